@@ -1,0 +1,43 @@
+"""Training metrics, recorded crash-safe and delivered to any MLflow-compatible tracking server.
+
+``import mlops_integrations as mlops``: ``mlops.start_run``, ``mlops.active_run``, ``mlops.Run``, ``mlops.errors``.
+The doors are modules of their own, imported by name: ``mlops_integrations.keras``, ``mlops_integrations.lightning``.
+Nothing is imported before it is used: neither a framework nor ``requests``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlops_integrations import errors as errors
+    from mlops_integrations.lifetime import active_run as active_run
+    from mlops_integrations.run import Run as Run
+    from mlops_integrations.start import start_run as start_run
+
+    __version__: str
+
+__all__ = ["Run", "__version__", "active_run", "errors", "start_run"]
+
+_HOMES = {
+    "Run": ("run", "Run"),
+    "__version__": ("version", "VERSION"),
+    "active_run": ("lifetime", "active_run"),
+    "errors": ("errors", None),
+    "start_run": ("start", "start_run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module_name, attribute = _HOMES[name]
+    module = importlib.import_module(f"{__name__}.{module_name}")
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

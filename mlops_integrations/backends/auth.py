@@ -1,0 +1,75 @@
+"""Credentials for a server, and reading them anew when it refuses them."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from mlops_integrations.settings import Access
+
+logger: Final = logging.getLogger(__name__)
+
+_COMMAND_SECONDS: Final = 30.0
+
+
+class Credentials(AuthBase):
+    """Puts the ``Authorization`` header on requests.
+
+    User and password (MLflow's order: they win over a token), else the token of a file or a command, which are read
+    again by ``refresh``, else a fixed token, else nothing.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._header: str | None = None
+        self.refresh()
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Sign a request, as ``requests`` asks it to."""
+        if self._header is not None:
+            request.headers["Authorization"] = self._header
+        return request
+
+    def refresh(self) -> bool:
+        """Read the credentials again; True when they have changed."""
+        before, self._header = self._header, self._read()
+        return self._header != before
+
+    def _read(self) -> str | None:
+        access = self._access
+        if access.username is not None and access.password is not None:
+            return "Basic " + base64.b64encode(f"{access.username}:{access.password}".encode()).decode()
+        if access.token_file:
+            token = _token_of_file(access.token_file)
+        elif access.token_command:
+            token = _token_of_command(access.token_command)
+        else:
+            token = access.token
+        return f"Bearer {token}" if token else self._header
+
+
+def _token_of_file(path: str) -> str | None:
+    try:
+        return Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        logger.warning("mlops: MLOPS_TOKEN_FILE can't be read: %s", error)
+        return None
+
+
+def _token_of_command(command: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            shlex.split(command), capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        # The command's text and output may hold a secret: only the kind of failure is said.
+        logger.warning("mlops: MLOPS_TOKEN_COMMAND failed: %s", type(error).__name__)
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,142 @@
+"""The transport: one request, one reply. It never raises for what the network or the server does, and never retries.
+
+Redirects are not followed: they would turn a POST into a GET, and may carry credentials to another host.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import requests
+from urllib3.exceptions import NewConnectionError
+
+from mlops_integrations.backends.auth import Credentials
+from mlops_integrations.settings import Access
+from mlops_integrations.version import VERSION
+
+_CONNECT_SECONDS: Final = 10.0
+_SHOWN_CHARACTERS: Final = 300
+_SLOWEST_FACTOR: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back."""
+
+    status: int | None
+    """None: nothing that is HTTP."""
+    body: dict[str, Any] | None
+    """The JSON object of the body, if it is one."""
+    text: str
+    """What to show of a body or failure, on one line and without control characters."""
+    sent: bool = True
+    """False: the request surely did not reach the server."""
+    retry_after: float | None = None
+    location: str | None = None
+
+
+class Transport:
+    """A kept-alive session with one server's credentials.
+
+    Raises:
+        OSError: a certificate file does not exist.
+    """
+
+    def __init__(self, access: Access, session: requests.Session | None = None) -> None:
+        self._credentials = Credentials(access)
+        self._session = session or requests.Session()
+        self._session.auth = self._credentials
+        self._session.headers["User-Agent"] = f"mlops-integrations/{VERSION}"
+        self._verify: bool | str = access.server_certificate or not access.insecure_tls
+        self._session.cert = access.client_certificate
+        self._patience = access.timeout
+        self._timeout = access.timeout
+
+    def get(self, url: str, query: Mapping[str, str]) -> Reply:
+        """One GET."""
+        return self._ask("GET", url, query, None)
+
+    def post(self, url: str, body: bytes) -> Reply:
+        """One POST of a JSON text."""
+        return self._ask("POST", url, {}, body)
+
+    def _ask(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
+        reply = self._once(method, url, query, body)
+        if reply.status == requests.codes.unauthorized and self._credentials.refresh():
+            reply = self._once(method, url, query, body)
+        return reply
+
+    def _once(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            response = self._session.request(
+                method,
+                url,
+                params=query,
+                data=body,
+                headers=headers,
+                timeout=(_CONNECT_SECONDS, self._timeout),
+                allow_redirects=False,
+                verify=self._verify,
+            )
+        except requests.ReadTimeout:
+            text = f"no answer within {self._timeout:g} s"
+            # An old store may need long for a full batch: the next try is given more time, up to a bound.
+            self._timeout = min(self._timeout * 2, self._patience * _SLOWEST_FACTOR)
+            return Reply(None, None, text)
+        except (requests.RequestException, OSError) as error:
+            return Reply(None, None, _failure(error), sent=not _never_sent(error))
+        self._timeout = self._patience
+        return Reply(
+            status=response.status_code,
+            body=_json_object(response.content),
+            text=printable(response.text[:_SHOWN_CHARACTERS]),
+            retry_after=retry_after(response.headers.get("Retry-After"), time.time()),
+            location=response.headers.get("Location"),
+        )
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds to wait, from either form of the header: a number, or a date."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def printable(text: str) -> str:
+    """A foreign text, cut, on one line and without control characters: it may end up on a terminal."""
+    shown = "".join(c if c.isprintable() else " " for c in text[: 2 * _SHOWN_CHARACTERS])
+    return " ".join(shown.split())[:_SHOWN_CHARACTERS]
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        body = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _never_sent(error: Exception) -> bool:
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.SSLError)):
+        return True
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, NewConnectionError)
+
+
+def _failure(error: Exception) -> str:
+    reason = getattr(error.args[0], "reason", error) if error.args else error
+    # urllib3 puts the connection object before the text: "<...object at 0x...>: Failed to establish ...".
+    return printable(str(reason).rpartition(">: ")[2] or type(error).__name__)

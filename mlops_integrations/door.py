@@ -1,0 +1,60 @@
+"""What every door has in its hand: a run given to it, which it leaves open, or one of its own, opened when needed.
+
+Doors translate a framework's hooks into calls of a run; this is the part that is the same in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlops_integrations import start
+from mlops_integrations.journal import ending
+from mlops_integrations.run import Run
+
+
+class Door:
+    """Holds a door's run. Can be pickled and made anywhere: it opens nothing before its run is asked for.
+
+    Args:
+        run: an open run, which the door leaves open.
+        options: keywords of ``start_run``, for a run of the door's own.
+
+    Raises:
+        ValueError: both are given, or a keyword makes no sense.
+    """
+
+    def __init__(self, run: Run | None, options: Mapping[str, Any]) -> None:
+        given = {name: value for name, value in options.items() if value is not None}
+        if run is not None and given:
+            raise ValueError(f"give run= or keywords of start_run, not both: {', '.join(sorted(given))}")
+        if run is None:
+            start.check(given)
+        self._run = run
+        self._is_own = run is None
+        self._options = given
+        self._in_training = False
+
+    @property
+    def run(self) -> Run:
+        """The run; its own one is opened now if it was not yet."""
+        if self._run is None:
+            self._run = start.start_inside_training(self._options)
+        return self._run
+
+    def began(self) -> None:
+        """The framework has begun to train (or to evaluate)."""
+        if not self._in_training:
+            self._in_training = True
+            self.run.training_began()
+
+    def ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
+        """It has come to its end. Ends the door's own run, without waiting; what is logged later re-opens it."""
+        self._in_training = False
+        self.run.training_ended(status, reason)
+        if self._is_own:
+            self.run.close(status, reason, timeout=0.0)
+
+    def failed(self, error: BaseException) -> None:
+        """This exception left the training."""
+        self.ended(*ending.of_exception(error))

@@ -1,0 +1,1 @@
+"""The run directory on disk: records, cursor, lease, and who is alive. It knows nothing of servers."""

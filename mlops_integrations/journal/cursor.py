@@ -1,0 +1,121 @@
+"""How far one destination has got: what the uploader knows, as a file that everybody may read.
+
+One file a destination, replaced after each acknowledged batch. It is the only way that news comes back to the
+training process: the server's run id, the link, trouble, counters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from mlops_integrations.journal import files
+from mlops_integrations.journal.ending import Ending
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why nothing moves at the moment; ``stopped`` means that it won't by itself."""
+
+    message: str
+    since: int
+    stopped: bool = False
+
+
+class Cursor(msgspec.Struct):
+    """Everything known about one run at one destination. Times are ms since 1970."""
+
+    destination: str
+    positions: dict[str, int] = {}
+    """Journal file name -> bytes of it that are acknowledged or set aside."""
+    experiment_id: str | None = None
+    run_id: str | None = None
+    url: str | None = None
+    intent: int | None = None
+    """When a creation was about to be asked for. With no ``run_id`` beside it: look for the run before asking again."""
+    ambiguous: bool = False
+    """A creation was asked for with no clear answer: the server may hold an empty twin."""
+    parent_set: bool = False
+    """The link to the parent is on the server."""
+    points: int = 0
+    """Metric values acknowledged."""
+    refused: dict[str, int] = {}
+    """Records the server won't take, by reason; they stand in ``refused.jsonl``."""
+    shortened: int = 0
+    """Texts cut to the server's limit; the journal has them whole."""
+    bad_lines: int = 0
+    status: str | None = None
+    """The run's status as last acknowledged, with its reason and time."""
+    reason: str | None = None
+    status_time: int = 0
+    trouble: Trouble | None = None
+
+    def covers(self, sizes: Mapping[str, int], ended: Ending | None = None) -> bool:
+        """Whether journals of these sizes are delivered, and with ``ended`` the status as well."""
+        if any(self.positions.get(name, 0) < size for name, size in sizes.items()):
+            return False
+        return ended is None or (self.status, self.reason, self.status_time) == (
+            ended.status,
+            ended.reason,
+            ended.time,
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether delivery waits for somebody to do something."""
+        return self.trouble is not None and self.trouble.stopped
+
+
+def cursor_path(directory: Path, destination: str) -> Path:
+    """Where the cursor of a destination lies in a run directory."""
+    return directory / f"cursor-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
+
+
+def load(path: Path) -> Cursor | None:
+    """The cursor in a file; None where there is none, or none that can be read: delivery then starts again."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Cursor)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def load_all(directory: Path) -> list[Cursor]:
+    """Every destination's cursor in a run directory, the one touched last at the end."""
+    paths = sorted(directory.glob("cursor-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [cursor for cursor in map(load, paths) if cursor is not None]
+
+
+def save(path: Path, cursor: Cursor, *, durable: bool = False) -> None:
+    """Replace the file by this cursor.
+
+    Raises:
+        OSError: it could not be written; the old one stands.
+    """
+    files.replace(path, msgspec.json.encode(cursor), durable=durable)
+
+
+class CursorView:
+    """The cursor of one destination as it is now, read again only when it has changed. For those who look often."""
+
+    def __init__(self, directory: Path, destination: str | None) -> None:
+        self._path = None if destination is None else cursor_path(directory, destination)
+        self._seen: tuple[int, int] | None = None
+        self._cursor: Cursor | None = None
+
+    def now(self) -> Cursor | None:
+        """The cursor, or None while there is none."""
+        if self._path is None:
+            return None
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        # Each replacement is a new file: its number changes even if the clock is coarse.
+        version = stat.st_ino, stat.st_mtime_ns
+        if version != self._seen:
+            fresh = load(self._path)
+            if fresh is not None:
+                self._seen, self._cursor = version, fresh
+        return self._cursor

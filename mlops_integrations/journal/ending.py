@@ -1,0 +1,98 @@
+"""How a run ended: the table of statuses, as pure functions.
+
+Precedence: what ``finish`` was told, what left the ``with`` block or the training; then the kernel's word on how the
+process ended; then what interpreter exit wrote down provisionally; then the bare fact that the process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+import msgspec
+
+from mlops_integrations.journal.records import End
+
+RUNNING: Final = "RUNNING"
+FINISHED: Final = "FINISHED"
+FAILED: Final = "FAILED"
+KILLED: Final = "KILLED"
+STATUSES: Final = (RUNNING, "SCHEDULED", FINISHED, FAILED, KILLED)
+
+DISAPPEARED: Final = "process disappeared"
+OUT_OF_MEMORY: Final = "SIGKILL (out of memory)"
+
+_OWN_FAULT: Final = frozenset(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGPIPE")
+    if hasattr(signal, name)
+)
+"""Signals that a process brings upon itself; any other that ended it came from outside."""
+
+_REASON_LENGTH: Final = 2_000
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """A status, why, and when (ms since 1970)."""
+
+    status: str
+    reason: str | None
+    time: int
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """What was found out about a writer's process after it was gone: its wait status, if the kernel told it."""
+
+    time: int
+    wait_status: int | None = None
+    out_of_memory: bool = False
+
+
+def of_exception(error: BaseException) -> tuple[str, str | None]:
+    """Status and reason for an exception that left a ``with`` block or a training."""
+    if isinstance(error, KeyboardInterrupt):
+        return KILLED, "SIGINT"
+    if isinstance(error, SystemExit):
+        return of_exit_argument(error.code)
+    text = f"{type(error).__qualname__}: {error}".strip().removesuffix(":")
+    return FAILED, text[:_REASON_LENGTH]
+
+
+def of_exit_argument(code: object) -> tuple[str, str | None]:
+    """Status and reason for the argument of ``sys.exit``."""
+    if code is None or code == 0:
+        return FINISHED, None
+    return FAILED, f"exit code {code}" if isinstance(code, int) else f"exit code 1: {code}"[:_REASON_LENGTH]
+
+
+def of_wait_status(wait_status: int, *, out_of_memory: bool = False) -> tuple[str, str | None]:
+    """Status and reason for a process's end in the form that ``waitpid`` gives it."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    if code >= 0:
+        return of_exit_argument(code)
+    number = -code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL and out_of_memory:
+        return FAILED, OUT_OF_MEMORY
+    return FAILED if number in _OWN_FAULT else KILLED, name
+
+
+def resolve(end: End | None, gone: Exit | None) -> Ending | None:
+    """How a writer ended, from its last record and what is known of its process; None while it has not."""
+    if end is not None and not end.provisional:
+        return Ending(end.status, end.reason, end.time)
+    if gone is None:
+        return None if end is None else Ending(end.status, end.reason, end.time)
+    if gone.wait_status is None:
+        return Ending(FAILED, DISAPPEARED, gone.time) if end is None else Ending(end.status, end.reason, end.time)
+    status, reason = of_wait_status(gone.wait_status, out_of_memory=gone.out_of_memory)
+    if end is None:
+        return Ending(status, reason, gone.time)
+    # Exit wrote down what it saw, which says more than an exit code does; a code above 0 only refutes a success.
+    exited = os.WIFEXITED(gone.wait_status)
+    keeps = (exited and (status == FINISHED or end.status != FINISHED)) or status == end.status == KILLED
+    return Ending(end.status, end.reason, end.time) if keeps else Ending(status, reason, end.time)

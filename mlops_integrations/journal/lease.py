@@ -1,0 +1,157 @@
+"""One uploader a run directory: whoever made the file ``lease`` by exclusive creation, as long as it lives.
+
+A dead holder's lease is taken over. A holder that can't be judged from here (another host or container) counts as
+alive while it renews the file. Whoever wants to deliver by hand asks for the lease; the uploaders of a live run let
+go of it. No lock is held over time: locks are inherited by forks, dropped by unrelated closes, and unsafe on network
+file systems. One is held for the moment of taking over, where it works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mlops_integrations.journal import files, identity
+from mlops_integrations.journal.identity import Life
+from mlops_integrations.journal.records import Identity
+
+RENEW_SECONDS: Final = 5.0
+_STALE_SECONDS: Final = 60.0
+_WISH_SECONDS: Final = 5.0
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a lease."""
+
+    identity: Identity
+    kind: str
+    """"side process", "thread" or "sync"."""
+    token: str
+    yields: bool = True
+    """Whether it lets go of the lease when asked."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} (process {self.identity.pid} on {self.identity.host})"
+
+
+class Lease:
+    """The right to deliver one run directory."""
+
+    def __init__(self, directory: Path, kind: str, *, yields: bool = True) -> None:
+        self._path = directory / "lease"
+        self._wish = directory / "lease.wanted"
+        self._holder = Holder(identity.me(), kind, secrets.token_hex(8), yields)
+
+    def acquire(self) -> bool:
+        """Take the lease if it is free or its holder is dead.
+
+        Raises:
+            OSError: the directory can't be written.
+        """
+        content = msgspec.json.encode(self._holder)
+        if files.create(self._path, content):
+            return True
+        with _exclusive(self._path.with_name("lease.lock")):
+            holder = read(self._path)
+            if holder is not None and not _is_void(holder, self._path):
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+            return files.create(self._path, content)
+
+    def held(self) -> bool:
+        """Whether the lease is still ours."""
+        holder = read(self._path)
+        return holder is not None and holder.token == self._holder.token
+
+    def renew(self) -> None:
+        """Show that the holder lives, to those who can't see its process."""
+        with contextlib.suppress(OSError):
+            os.utime(self._path)
+
+    def ask(self) -> None:
+        """Ask whoever holds the lease to let go of it; to be repeated while the wish stands."""
+        with contextlib.suppress(OSError):
+            self._wish.touch(mode=0o600)
+
+    def asked(self) -> bool:
+        """Whether somebody wants the lease by hand, and this holder is one that lets go of it."""
+        if not self._holder.yields:
+            return False
+        try:
+            return time.time() - self._wish.stat().st_mtime < _WISH_SECONDS
+        except OSError:
+            return False
+
+    def wish_fulfilled(self) -> None:
+        """Take the wish back."""
+        with contextlib.suppress(OSError):
+            self._wish.unlink()
+
+    def release(self) -> None:
+        """Let go of the lease, if it is ours."""
+        if self.held():
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+
+def read(path: Path) -> Holder | None:
+    """Who holds the lease, dead or alive; None for nobody."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Holder)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def live_holder(directory: Path) -> Holder | None:
+    """Who holds the lease of a run directory and is not dead."""
+    path = directory / "lease"
+    holder = read(path)
+    return None if holder is None or _is_void(holder, path) else holder
+
+
+def _is_void(holder: Holder, path: Path) -> bool:
+    try:
+        renewed = path.stat().st_mtime
+    except OSError:
+        return True
+    life = identity.life_of(holder.identity, renewed)
+    if life is Life.UNKNOWN:
+        return _file_system_time(path) - renewed > _STALE_SECONDS
+    return life is Life.DEAD
+
+
+def _file_system_time(beside: Path) -> float:
+    """Now, by the clock that stamps this file system's files: a file server's may differ from ours."""
+    probe = beside.with_name(f".now.{secrets.token_hex(4)}")
+    try:
+        probe.touch(mode=0o600)
+        return probe.stat().st_mtime
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Alone in this block among the processes of this machine, where the file system has locks."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

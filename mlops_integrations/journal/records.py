@@ -1,0 +1,149 @@
+"""The vocabulary of the journal: what a line may say, and how a line is framed.
+
+A line is eight hexadecimal digits of CRC-32, a space, a JSON object, a newline: ``cut -c10- FILE | jq .`` reads it.
+The object's ``type`` names the record. A format once released stays readable for ever (``tests/data``);
+a record of a type that this version does not know is passed over and counted.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+from zlib import crc32
+
+import msgspec
+
+FORMAT: Final = 1
+
+UID_PREFIX: Final = "mlops-"
+"""Begins our own ids of runs, so that nobody takes one for a server's."""
+
+Value: TypeAlias = float | str
+"""A metric's value: a finite float, or one of the three words that JSON has no number for."""
+
+NOT_FINITE: Final = ("NaN", "Infinity", "-Infinity")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which process, told apart from every other on this machine, after a reboot and in other containers."""
+
+    host: str
+    boot_id: str | None
+    pid_namespace: int | None
+    pid: int
+    start_time: str | None
+    """When the process began, in the operating system's own spelling (Linux: clock ticks since boot)."""
+
+
+class Header(msgspec.Struct, frozen=True, tag="header"):
+    """First line of every journal file: the format and the file's only writer."""
+
+    format: int
+    uid: str
+    writer: Identity
+    time: int
+    version: str
+
+
+class RunSpec(msgspec.Struct, frozen=True, tag="run"):
+    """Second line of every journal file: what run this is, and where it is to go. Holds no secret."""
+
+    uid: str
+    name: str
+    start_time: int
+    tracking_uri: str | None = None
+    experiment_name: str | None = None
+    experiment_id: str | None = None
+    resume_run_id: str | None = None
+    """The server's id of a run to go on with, instead of one to create."""
+    parent: str | None = None
+    """The parent's uid, or its id on the server."""
+    parent_directory: str | None = None
+    user: str | None = None
+    source_name: str | None = None
+    source_type: str = "LOCAL"
+
+
+class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
+    """One ``log_metric(s)`` call: its time in ms since 1970, and ``(key, value, step)`` for each key."""
+
+    time: int
+    values: list[tuple[str, Value, int]]
+
+
+class Params(msgspec.Struct, frozen=True, tag="params"):
+    """One ``log_param(s)`` call."""
+
+    time: int
+    values: dict[str, str]
+
+
+class Tags(msgspec.Struct, frozen=True, tag="tags"):
+    """One ``set_tag(s)`` call."""
+
+    time: int
+    values: dict[str, str]
+
+
+class Artifact(msgspec.Struct, frozen=True, tag="artifact"):
+    """One file copied into the run directory: its name there, and the path it is to have among the artifacts."""
+
+    time: int
+    file: str
+    path: str
+    size: int
+
+
+class Losses(msgspec.Struct, frozen=True, tag="losses"):
+    """What this writer could not keep so far, counted by reason. The last one of a file is the whole truth."""
+
+    time: int
+    counts: dict[str, int]
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """How it ended, as the writer saw it. The last record of its file.
+
+    ``provisional`` marks what interpreter exit wrote without knowing the exit code: the kernel's word may correct it.
+    """
+
+    time: int
+    status: str
+    reason: str | None = None
+    provisional: bool = False
+    points: int = 0
+
+
+Record: TypeAlias = Header | RunSpec | Metrics | Params | Tags | Artifact | Losses | End
+
+encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Record).decode
+
+
+class BadLineError(ValueError):
+    """A line that is not a whole record of this format."""
+
+
+def frame(record: Record) -> bytes:
+    """The line that stands for ``record`` in the journal.
+
+    Raises:
+        UnicodeEncodeError: some text holds half of a surrogate pair.
+    """
+    body = encode(record)
+    return b"%08x %b\n" % (crc32(body), body)
+
+
+def parse(line: bytes) -> Record:
+    """The record of a line (without its newline).
+
+    Raises:
+        BadLineError: the line is damaged, or of a type unknown here.
+    """
+    body = line[9:]
+    try:
+        if int(line[:8], 16) != crc32(body) or line[8:9] != b" ":
+            raise BadLineError("checksum does not match")
+        record: Record = _decode(body)
+    except (ValueError, RecursionError) as error:
+        raise BadLineError(str(error)) from None
+    return record

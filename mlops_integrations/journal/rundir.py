@@ -1,0 +1,192 @@
+"""The run directory: its name, its files, who writes in it, and how that ended.
+
+A root (``MLOPS_DIR`` or ``./mlops_runs``) holds one directory a run and a link ``latest``. A run directory holds
+journal files, each with one writer; a cursor for each destination; the lease of whoever delivers; ``refused.jsonl``;
+``artifacts``; the side process's log. Directories are 0700 and files 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mlops_integrations.errors import RunDirectoryError
+from mlops_integrations.journal import cursor, ending, files, reader
+from mlops_integrations.journal.ending import Ending, Exit
+from mlops_integrations.journal.records import End, RunSpec
+
+_NAME_LENGTH: Final = 50
+
+
+class RunDirectory:
+    """The paths within one run directory, and what can be read there at any time, by any process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.refused = path / "refused.jsonl"
+        self.artifacts = path / "artifacts"
+        self.log = path / "uploader.log"
+        self._wake = path / "wake"
+        self._ready = path / "side_process"
+
+    def journals(self) -> list[Path]:
+        """The journal files, oldest first."""
+        return sorted(self.path.glob("journal-*.jsonl"))
+
+    def sizes(self) -> dict[str, int]:
+        """Name and size in bytes of each journal file."""
+        return {path.name: path.stat().st_size for path in self.journals()}
+
+    def spec(self) -> RunSpec:
+        """What run this is, as the newest journal file says.
+
+        Raises:
+            RunDirectoryError: this is no run directory, or its journal is unreadable.
+        """
+        for path in reversed(self.journals()):
+            _, spec = reader.read_start(path)
+            if spec is not None:
+                return spec
+        raise RunDirectoryError(f"{self.path} is not a run directory: there is no journal file that can be read in it")
+
+    def ending(self) -> Ending | None:
+        """How the run ended: as its newest writer did, once none is left that may still write."""
+        endings = [ending.resolve(end_of(path), self.exit_of(path)) for path in self.journals()]
+        return endings[-1] if endings and None not in endings else None
+
+    def exit_of(self, journal: Path) -> Exit | None:
+        """What was found out about the end of a journal's writer."""
+        try:
+            return msgspec.json.decode(journal.with_suffix(".exit").read_bytes(), type=Exit)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def note_exit(self, journal: Path, gone: Exit) -> None:
+        """Write down what was found out; the kernel's word replaces a bare disappearance, never the other way."""
+        known = self.exit_of(journal)
+        if known is None or (known.wait_status is None and gone.wait_status is not None):
+            files.replace(journal.with_suffix(".exit"), msgspec.json.encode(gone), durable=True)
+
+    def say_ready(self) -> None:
+        """Note that the side process has come up."""
+        files.replace(self._ready, str(os.getpid()).encode())
+
+    def ready_pid(self) -> int | None:
+        """Which side process came up last."""
+        try:
+            return int(self._ready.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def wake(self) -> None:
+        """Tell the uploader not to wait any longer with what is there."""
+        with contextlib.suppress(OSError):
+            files.replace(self._wake, b"")
+
+    def wake_time(self) -> int:
+        """Changes with each ``wake``."""
+        try:
+            return self._wake.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+
+def end_of(journal: Path) -> End | None:
+    """How the writer of a journal file said that it ended, which is its last record."""
+    last = reader.read_last(journal)
+    return last if isinstance(last, End) else None
+
+
+def make_root(root: Path) -> None:
+    """Make the directory that holds run directories, with a ``.gitignore`` of everything if it is new.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    try:
+        root.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return
+    (root / ".gitignore").write_text("*\n")
+
+
+def make(root: Path, name: str, uid: str) -> RunDirectory:
+    """Make a run directory in ``root``, and point the link ``latest`` to it.
+
+    Raises:
+        OSError: it can't be made, written or linked to.
+    """
+    make_root(root)
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{directory_label(name)}"
+    path = root / f"{stem}-{uid[-4:]}"
+    while True:
+        try:
+            path.mkdir(mode=0o700)
+            break
+        except FileExistsError:
+            path = root / f"{stem}-{secrets.token_hex(2)}"
+    _probe(path)
+    with contextlib.suppress(OSError):  # a link is a convenience, and Windows may forbid it
+        fresh = root / f".latest.{secrets.token_hex(4)}"
+        fresh.symlink_to(path.name)
+        fresh.replace(root / "latest")
+    return RunDirectory(path)
+
+
+def _probe(path: Path) -> None:
+    """Creating, appending and linking work here: what a journal and its lease need."""
+    probe = path / f".probe.{secrets.token_hex(4)}"
+    try:
+        if not files.create(probe, b"1") or files.create(probe, b"2"):
+            raise OSError(f"exclusive creation does not work in {path}")
+        fd = os.open(probe, os.O_WRONLY | os.O_APPEND)
+        try:
+            if os.write(fd, b"3") != 1:
+                raise OSError(f"no space left in {path}")
+        finally:
+            os.close(fd)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def directory_label(name: str) -> str:
+    """A run's name as part of a file name."""
+    return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:_NAME_LENGTH].rstrip("._") or "run"
+
+
+def run_directories(root: Path) -> Iterator[RunDirectory]:
+    """The run directories in a root, oldest name first; ``root`` itself if it is one."""
+    if any(root.glob("journal-*.jsonl")):
+        yield RunDirectory(root)
+        return
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if path.is_dir() and not path.is_symlink() and any(path.glob("journal-*.jsonl")):
+            yield RunDirectory(path)
+
+
+def find_by_uid(root: Path, uid: str) -> RunDirectory | None:
+    """The run directory of a uid in a root."""
+    for run in run_directories(root):
+        try:
+            if run.spec().uid == uid:
+                return run
+        except RunDirectoryError:
+            continue
+    return None
+
+
+def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:
+    """The run directory in a root that is delivered to a server's run of this id."""
+    for run in run_directories(root):
+        if any(state.run_id == run_id for state in cursor.load_all(run.path)):
+            return run
+    return None

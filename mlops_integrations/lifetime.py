@@ -1,0 +1,85 @@
+"""The runs of this process, from their start to its end: which is active, what a fork and interpreter exit do to them.
+
+We install no signal handler and no exception hook. Exit is seen by ``atexit``, a fork by the interpreter's own hook.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from mlops_integrations.journal import ending
+
+if TYPE_CHECKING:
+    from mlops_integrations.recording import Recording
+    from mlops_integrations.run import Run
+
+_FORGET_ABOVE: Final = 64
+
+_recordings: Final[list[Recording]] = []
+"""Open ones, and those that ended with something left to deliver, in the order of their opening."""
+
+_everyone: Final[weakref.WeakSet[Recording]] = weakref.WeakSet()
+_stack: Final[list[Run]] = []
+
+
+def opened(recording: Recording) -> None:
+    """A recording has opened, or re-opened."""
+    if recording in _recordings:
+        _recordings.remove(recording)
+    if len(_recordings) >= _FORGET_ABOVE:
+        _recordings[:] = [known for known in _recordings if known.is_open or known.awaits_delivery()]
+    _recordings.append(recording)
+    _everyone.add(recording)
+
+
+def started(run: Run) -> None:
+    """A run was made by ``start_run`` or a door: it is the active one while it is open."""
+    _stack[:] = [*(known for known in _stack if known.is_open), run]
+
+
+def active_run() -> Run | None:
+    """The run that a door or ``start_run`` opened last and that is still open, or None."""
+    return next((run for run in reversed(_stack) if run.is_open), None)
+
+
+def uncaught_exception() -> BaseException | None:
+    """The exception that is ending this process, if one does; None in an interactive interpreter, which outlives it."""
+    if hasattr(sys, "ps1") or "IPython" in sys.modules:
+        return None
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error if isinstance(error, BaseException) else None
+
+
+def _at_exit() -> None:
+    """End every open run provisionally, then wait once, for all of them together."""
+    error = uncaught_exception()
+    status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
+    for recording in _recordings:
+        recording.end(status, reason, provisional=True)
+    waiting = [recording for recording in _recordings if recording.awaits_delivery()]
+    deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
+    try:
+        for recording in waiting:
+            recording.wait_for_delivery(deadline - time.monotonic())
+    except KeyboardInterrupt:
+        pass  # a second Ctrl-C: no more waiting; what is left is said below
+    for recording in waiting:
+        recording.say_what_is_left()
+
+
+def _after_fork() -> None:
+    """In the child: its parent's runs are not its own. Touches no lock, starts nothing, says nothing."""
+    _recordings.clear()
+    _stack.clear()
+    for recording in list(_everyone):
+        recording.disown()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

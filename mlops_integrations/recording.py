@@ -1,0 +1,228 @@
+"""The recording behind a ``Run``: its journal file, what was lost, its end, and the driver that delivers it.
+
+Knows how to keep records and what to tell the user; knows nothing of metrics, parameters and frameworks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from mlops_integrations import lifetime, values
+from mlops_integrations.journal import ending, identity
+from mlops_integrations.journal.cursor import CursorView
+from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Record, RunSpec
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.journal.writer import JournalWriter
+from mlops_integrations.settings import Settings
+from mlops_integrations.upload.drivers import Driver
+from mlops_integrations.version import VERSION
+from mlops_integrations.voice import Voice
+
+_LOOK_MS: Final = 5_000
+_GLANCE_SECONDS: Final = 0.02
+_CHECK_SECONDS: Final = 1.0
+
+DISABLED: Final = "tracking is disabled"
+FORKED: Final = "logged in a forked process, which does not own the run"
+NO_DIRECTORY: Final = "no directory can be written"
+
+
+class Recording:
+    """One run as this process records it. ``off`` says why it does not, if so."""
+
+    def __init__(self, spec: RunSpec, run: RunDirectory, settings: Settings, off: str | None) -> None:
+        self.spec = spec
+        self.run = run
+        self.settings = settings
+        self.off = off
+        self.lock = threading.RLock()
+        self.voice = Voice(run.path, quiet=settings.quiet)
+        self.view = CursorView(run.path, settings.tracking_uri)
+        self.look_at = 0
+        """When to look for news again, in ms since 1970: log calls compare it with their own time."""
+        self._driver = Driver(run, settings)
+        self._writer: JournalWriter | None = None
+        self._end: End | None = None
+        self._losses: dict[str, int] = {}
+        self._losses_written = 0
+        self._points = 0
+        self._points_before = 0
+        self._left_said = False
+        self._in_training = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has not ended."""
+        return self.off is None and self._end is None
+
+    @property
+    def has_server(self) -> bool:
+        """Whether the run goes to a server now."""
+        return self.off is None and self.settings.mode == "online"
+
+    def open(self) -> None:
+        """Open a journal file of our own in the run directory, and see that it is delivered.
+
+        Raises:
+            OSError: the run directory can't be written.
+        """
+        now = now_ms()
+        self._points_before += self._points
+        self._points, self._losses_written = 0, 0
+        self._writer = JournalWriter(
+            self.run.path, Header(FORMAT, self.spec.uid, identity.me(), now, VERSION), self.spec
+        )
+        self._end, self._left_said = None, False
+        self.look_at = now + _LOOK_MS
+        lifetime.opened(self)
+        self._driver.start()
+
+    def append(self, record: Record, count: int, *, points: bool = False) -> None:
+        """Write a record of ``count`` items, re-opening an ended run. What is not kept is counted and said."""
+        writer = self._writer or self._reopened(count)
+        if writer is None:
+            return
+        try:
+            kept = writer.append(record)
+        except UnicodeEncodeError:
+            record = values.well_formed(record)
+            kept = writer.append(record)
+        if not kept and writer.closed:
+            # Another thread has ended the run in between.
+            again = self._reopened(count)
+            if again is None:
+                return
+            kept, writer = again.append(record), again
+        if not kept:
+            error = writer.error
+            self.lose(f"disk: {error.strerror if error else 'short write'}", count, str(error or ""))
+        elif points:
+            self._points += count
+
+    def _reopened(self, count: int) -> JournalWriter | None:
+        with self.lock:
+            if self.off is not None:
+                self.lose(self.off, count)
+                return None
+            if self._writer is None or self._writer.closed:
+                try:
+                    self.open()
+                except OSError as error:
+                    self.lose(f"disk: {error.strerror}", count, str(error))
+            return self._writer
+
+    def lose(self, reason: str, count: int, detail: str = "") -> None:
+        """Count what is not kept, and say it the first time."""
+        self._losses[reason] = self._losses.get(reason, 0) + count
+        if reason is not DISABLED:
+            self.voice.once(reason, "not kept: %s%s", reason, f" ({detail[:300]})" if detail else "")
+
+    def look(self, now: int) -> None:
+        """Every few seconds: is the driver well, is the directory there, what is the news?"""
+        self.look_at = now + _LOOK_MS
+        writer = self._writer
+        if writer is None:
+            return
+        if not writer.exists():
+            self.voice.once("deleted", "the run directory %s was deleted: what is logged is lost", self.run.path)
+        self._driver.check()
+        state = self.view.now()
+        if state is not None:
+            self.voice.news(state)
+        self._write_losses(writer)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def training_began(self) -> None:
+        """A training has begun: if it has not ended when the interpreter exits, the run is FAILED."""
+        self._in_training += 1
+
+    def training_ended(self) -> None:
+        """The training that began last has ended."""
+        self._in_training = max(0, self._in_training - 1)
+
+    def end(self, status: str, reason: str | None, *, provisional: bool = False) -> None:
+        """Write the last record of this journal file, unless that is done."""
+        with self.lock:
+            writer = self._writer
+            if writer is None or self._end is not None:
+                return
+            if provisional and self._in_training and status == ending.FINISHED:
+                status, reason = ending.FAILED, "the training did not end"
+            self._write_losses(writer)
+            self._end = End(now_ms(), status, reason, provisional, self._points)
+            self._in_training = 0
+            writer.finish(self._end)
+            self._writer = None
+        self.run.wake()
+
+    def _write_losses(self, writer: JournalWriter) -> None:
+        count = sum(self._losses.values())
+        if count != self._losses_written and writer.append(Losses(now_ms(), dict(self._losses))):
+            self._losses_written = count
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Wait for the uploader, which is told not to rest, with an eye on its well-being."""
+        deadline = time.monotonic() + seconds
+        self.run.wake()
+        check_at = time.monotonic() + _CHECK_SECONDS
+        while not done():
+            now = time.monotonic()
+            if now >= deadline:
+                return False
+            if now >= check_at:
+                self._driver.check()
+                check_at = now + _CHECK_SECONDS
+            time.sleep(min(_GLANCE_SECONDS, deadline - now))
+        return True
+
+    def covered(self, sizes: Mapping[str, int]) -> bool:
+        """Whether journals of these sizes are on the server."""
+        state = self.view.now()
+        return state is not None and state.covers(sizes)
+
+    def is_delivered(self) -> bool:
+        """Whether all of an ended run is on the server, its status too."""
+        state, end = self.view.now(), self._end
+        if state is None or end is None or not state.covers(self.run.sizes()):
+            return False
+        return state.status not in {None, ending.RUNNING} and state.status_time >= end.time
+
+    def awaits_delivery(self) -> bool:
+        """Whether something of an ended run is still to be delivered, and nobody was told yet."""
+        return self.has_server and self._end is not None and not self._left_said and not self.is_delivered()
+
+    def wait_for_delivery(self, seconds: float) -> bool:
+        """Wait until all of an ended run is on the server, and its side process has ended."""
+        delivered = self.wait_until(self.is_delivered, seconds)
+        if delivered and self._end is not None and not self._end.provisional:
+            self._driver.wait_for_end(_CHECK_SECONDS)
+        return delivered
+
+    def say_what_is_left(self) -> None:
+        """Tell the news, and what is not delivered with the command that delivers it."""
+        state = self.view.now()
+        if state is not None:
+            self.voice.news(state)
+        if not self._left_said and self.has_server and not self.is_delivered():
+            self._left_said = True
+            total = self._points_before + self._points
+            self.voice.left_over(0 if state is None else min(state.points, total), total)
+
+    def disown(self) -> None:
+        """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""
+        self.lock = threading.RLock()
+        self.off = FORKED
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+
+def now_ms() -> int:
+    """The present time in ms since 1970."""
+    return time.time_ns() // 1_000_000

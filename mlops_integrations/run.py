@@ -1,0 +1,391 @@
+"""``Run``: what users and doors call. A log call appends to the journal and returns; it never waits for a server.
+
+Inside training nothing here raises because of tracking: what can't be kept is counted by reason and said once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar, cast, overload
+
+from mlops_integrations import artifacts, client_style, values
+from mlops_integrations.journal import ending
+from mlops_integrations.journal.records import Metrics, Params, RunSpec, Tags, Value
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.recording import Recording, now_ms
+from mlops_integrations.settings import Settings
+from mlops_integrations.values import NotANumberError
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+_FOREIGN_CALL: Final = "call with the id of another run"
+
+
+def never_raising(method: Method) -> Method:
+    """The border between our code and the user's training: our own failure is counted and said there, not raised."""
+
+    @functools.wraps(method)
+    def guarded(self: Run, *args: object, **kwargs: object) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # whatever it is, it must not end a training
+            self.swallow(error)
+
+    return cast("Method", guarded)
+
+
+class Run:
+    """One run: recorded on disk at once, delivered in the background. Made by ``start_run``.
+
+    A context manager: leaving the block ends the run with the status that tells how. Several threads may log at the
+    same time. In a forked child it does nothing, and says so; unpickled, it records into the same run through a
+    journal file of its own.
+    """
+
+    def __init__(self, spec: RunSpec, directory: RunDirectory, settings: Settings, off: str | None = None) -> None:
+        self._recording = Recording(spec, directory, settings, off)
+        self._steps: dict[str, int] = {}
+        self._params: dict[str, str] = {}
+        self._training_error: tuple[str, str | None] | None = None
+
+    @property
+    def uid(self) -> str:
+        """Our own id of the run, known at once."""
+        return self._recording.spec.uid
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._recording.spec.name
+
+    @property
+    def directory(self) -> Path:
+        """The run directory. With tracking disabled it does not exist."""
+        return self._recording.run.path
+
+    @property
+    def run_id(self) -> str | None:
+        """The server's id of the run; None while there is none."""
+        state = self._recording.view.now()
+        return None if state is None else state.run_id
+
+    @property
+    def url(self) -> str | None:
+        """Where to look at the run; None while it is not on a server."""
+        state = self._recording.view.now()
+        return None if state is None else state.url
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has not ended."""
+        return self._recording.is_open
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} in {self.directory}>"
+
+    # -- logging ------------------------------------------------------------------------------------------------
+
+    def log_metrics(
+        self,
+        metrics: Mapping[str, object],
+        step: int | None = None,
+        timestamp: int | None = None,
+        *extra: object,
+        **unknown: object,
+    ) -> None:
+        """Record values, one for each key.
+
+        Args:
+            metrics: names and values: Python and NumPy numbers, booleans (1.0 and 0.0), arrays and tensors of one
+                element. NaN and infinities are kept. What is no number is dropped, counted and said.
+            step: an integer of 64 bits; left out, one past the key's last step, from 0.
+            timestamp: ms since 1970; left out, now.
+            extra: what other trackers' calls have and this has not: left out, and said.
+            unknown: likewise.
+        """
+        try:
+            now = time.time_ns() // 1_000_000
+            if extra or unknown:
+                self._say_left_out("log_metrics", extra, unknown)
+            if type(step) is not int or not values.INT64_MIN <= step <= values.INT64_MAX:
+                step = self._step(step)
+            at = now if timestamp is None else self._time(timestamp, now)
+            kept = []
+            steps = self._steps
+            for key, value in metrics.items():
+                if type(value) is not float or value - value != 0.0:
+                    value = self._number(key, value)
+                    if value is None:
+                        continue
+                if type(key) is not str:
+                    key = values.text(key)
+                number = self._next_step(key) if step is None else step
+                steps[key] = number
+                kept.append((key, value, number))
+            recording = self._recording
+            if kept:
+                recording.append(Metrics(at, kept), len(kept), points=True)
+            if now >= recording.look_at:
+                recording.look(now)
+        except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call
+            self.swallow(error)
+
+    @overload
+    def log_metric(self, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
+    @overload
+    def log_metric(self, key: object, value: object, *rest: object, **named: object) -> None: ...
+    def log_metric(self, key: Any, value: Any, *rest: Any, **named: Any) -> None:
+        """Record one value; see :meth:`log_metrics`."""
+        if type(value) is str or len(rest) > 2:
+            self._log_metric_of_a_client(key, value, rest, named)
+        else:
+            self.log_metrics({key: value}, *rest, **named)
+
+    @never_raising
+    def log_params(self, params: Mapping[str, object], *extra: object, **unknown: object) -> None:
+        """Record parameters, each once.
+
+        Args:
+            params: names and values of any kind, kept as ``str(value)``; nested mappings are flattened with ``/``.
+                The same value again is no news; another value is not kept, but counted and said.
+            extra: what other trackers' calls have and this has not: left out, and said.
+            unknown: likewise.
+        """
+        if extra or unknown:
+            self._say_left_out("log_params", extra, unknown)
+        fresh = {}
+        with self._recording.lock:
+            for key, value in values.texts(params):
+                known = self._params.get(key)
+                if known is None:
+                    self._params[key] = fresh[key] = value
+                elif known != value:
+                    detail = f"{key}: {value!r} after {known!r}"
+                    self._recording.lose("parameter given again with another value", 1, detail)
+        if fresh:
+            self._recording.append(Params(now_ms(), fresh), len(fresh))
+        self._look_if_due()
+
+    @never_raising
+    def log_param(self, key: str, value: object, *extra: object, **unknown: object) -> None:
+        """Record one parameter; see :meth:`log_params`."""
+        if not extra:
+            self.log_params({key: value}, **unknown)
+        elif self._is_ours("log_param", key):
+            self.log_params({values.text(value): extra[0]}, *extra[1:], **unknown)
+
+    @never_raising
+    def set_tags(self, tags: Mapping[str, object], *extra: object, **unknown: object) -> None:
+        """Set tags: names and values of any kind, kept as ``str(value)``. The last value of a name stands."""
+        if extra or unknown:
+            self._say_left_out("set_tags", extra, unknown)
+        kept = {values.text(key): values.text(value) for key, value in tags.items()}
+        if kept:
+            self._recording.append(Tags(now_ms(), kept), len(kept))
+        self._look_if_due()
+
+    @never_raising
+    def set_tag(self, key: str, value: object, *extra: object, **unknown: object) -> None:
+        """Set one tag; see :meth:`set_tags`."""
+        if not extra:
+            self.set_tags({key: value}, **unknown)
+        elif self._is_ours("set_tag", key):
+            self.set_tags({values.text(value): extra[0]}, *extra[1:], **unknown)
+
+    @never_raising
+    def log_artifact(
+        self, local_path: str | os.PathLike[str], artifact_path: str | None = None, *extra: object, **unknown: object
+    ) -> None:
+        """Keep a copy of a file, or of every file below a directory, as it is now.
+
+        Args:
+            local_path: the file or directory.
+            artifact_path: where among the run's artifacts it belongs; a relative path without ``..``.
+            extra: what other trackers' calls have and this has not: left out, and said.
+            unknown: likewise.
+
+        This version does not send artifacts to the server: they stay in ``directory / "artifacts"``.
+        """
+        if extra or unknown:
+            self._say_left_out("log_artifact", extra, unknown)
+        recording = self._recording
+        if recording.off is not None:
+            recording.lose(recording.off, 1)
+            return
+        try:
+            for record in artifacts.snapshot(Path(local_path), artifact_path, recording.run.artifacts, now_ms()):
+                recording.append(record, 1)
+        except (OSError, ValueError) as error:
+            recording.lose("artifact that could not be copied", 1, str(error))
+        if recording.has_server:
+            recording.voice.once("artifacts", "artifacts are not sent yet: they stay in %s", recording.run.artifacts)
+
+    # -- waiting and ending -------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything logged so far is on the server.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether it is. Without a server: False, at once.
+        """
+        recording = self._recording
+        if not recording.has_server:
+            return False
+        sizes = recording.run.sizes()
+        return recording.wait_until(lambda: recording.covered(sizes), timeout)
+
+    def wait(self, timeout: float = 10.0) -> str | None:
+        """Wait until the run is on the server; its id there, or None if it is not within ``timeout`` seconds."""
+        if self._recording.has_server:
+            self._recording.wait_until(lambda: self.run_id is not None, timeout)
+        return self.run_id
+
+    def finish(self, status: str | None = None, timeout: float | None = None) -> bool:
+        """End the run, and wait until all of it is on the server. May be called again; logging re-opens the run.
+
+        Args:
+            status: "FINISHED" (the default), "FAILED" or "KILLED".
+            timeout: seconds to wait at most; left out, ``MLOPS_FINISH_TIMEOUT``.
+
+        Returns:
+            Whether everything is acknowledged. What is not stays on disk; the command that delivers it is printed.
+
+        Raises:
+            ValueError: a run can't end with this status.
+        """
+        chosen = ending.FINISHED if status is None else str(status).upper()
+        if chosen not in {ending.FINISHED, ending.FAILED, ending.KILLED}:
+            raise ValueError(f"finish(status={status!r}): use 'FINISHED', 'FAILED' or 'KILLED'")
+        return self.close(chosen, None, timeout)
+
+    def close(self, status: str, reason: str | None, timeout: float | None = None) -> bool:
+        """End the run with a reason, as doors do; see :meth:`finish`."""
+        recording = self._recording
+        recording.end(status, reason)
+        seconds = recording.settings.finish_timeout if timeout is None else timeout
+        if not recording.has_server or seconds <= 0.0:
+            return recording.has_server and recording.is_delivered()
+        delivered = recording.wait_for_delivery(seconds)
+        recording.say_what_is_left()
+        return delivered
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.is_open:
+            return
+        status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
+        if error is not None and status == ending.FINISHED and self._training_error is not None:
+            # The block was left by an exit with code 0, out of a training that had failed.
+            status, reason = self._training_error
+        self.close(status, reason)
+
+    def training_began(self) -> None:
+        """For doors: a training has begun. If it has not ended when the interpreter exits, the run is FAILED."""
+        self._recording.training_began()
+
+    def training_ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
+        """For doors: the training that began last has ended so."""
+        self._recording.training_ended()
+        self._training_error = None if status == ending.FINISHED else (status, reason)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin to record.
+
+        Raises:
+            OSError: the run directory can't be written.
+        """
+        self._recording.open()
+
+    def swallow(self, error: Exception) -> None:
+        """Our own failure at the border to the training: counted, and said once."""
+        self._recording.lose("internal error", 1, f"training goes on; please report {type(error).__name__}: {error}")
+
+    def _look_if_due(self) -> None:
+        now = now_ms()
+        if now >= self._recording.look_at:
+            self._recording.look(now)
+
+    def _step(self, step: object) -> int | None:
+        if step is None:
+            return None
+        try:
+            number, exact = values.step_number(step)
+        except NotANumberError as error:
+            self._recording.voice.once("step", "step %r: %s. Each key's next step is taken instead", step, error)
+            return None
+        if not exact:
+            self._recording.voice.once("step", "step %r is no integer: steps are rounded down", step)
+        return number
+
+    def _next_step(self, key: str) -> int:
+        with self._recording.lock:
+            number = self._steps[key] = min(self._steps.get(key, -1) + 1, values.INT64_MAX)
+            return number
+
+    def _time(self, timestamp: object, now: int) -> int:
+        try:
+            number, _ = values.step_number(timestamp)
+        except NotANumberError:
+            number = -1
+        if number < 0:
+            text = "timestamp %r is no number of ms since 1970: the present time is taken"
+            self._recording.voice.once("time", text, timestamp)
+            return now
+        return number
+
+    def _number(self, key: object, value: object) -> Value | None:
+        try:
+            return values.number(value)
+        except NotANumberError as error:
+            self._recording.lose("metric that is no number", 1, f"{values.text(key)}: {error}")
+            return None
+
+    def _say_left_out(self, call: str, extra: tuple[object, ...], unknown: Mapping[str, object]) -> None:
+        names = ", ".join([*(repr(value)[:50] for value in extra), *unknown])
+        self._recording.voice.once(call, "run.%s does not take %s: left out, the rest is recorded", call, names)
+
+    def _is_ours(self, call: str, run_id: object) -> bool:
+        """Said once: a call that begins with a run id. Whether it is this run's; if not, it counts as lost."""
+        ours = run_id is None or run_id in {self.uid, self.run_id}
+        what = "It is this run's, the call is recorded" if ours else "It is another run's, the call is not recorded"
+        text = "run.%s takes no run id, unlike MlflowClient's: leave it out. %s"
+        self._recording.voice.once(f"{call} {ours}", text, call, what)
+        if not ours:
+            self._recording.lose(_FOREIGN_CALL, 1)
+        return ours
+
+    @never_raising
+    def _log_metric_of_a_client(
+        self, run_id: object, key: object, rest: tuple[object, ...], named: Mapping[str, object]
+    ) -> None:
+        call = client_style.metric_call(run_id, key, rest, named)
+        if call is None:
+            self.log_metrics({values.text(run_id): key}, *rest, **named)  # type: ignore[arg-type]
+        elif self._is_ours("log_metric", run_id):
+            self.log_metrics({call.key: call.value}, call.step, call.timestamp)  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        recording = self._recording
+        return {
+            "spec": recording.spec,
+            "directory": recording.run.path,
+            "settings": recording.settings.without_secrets(),
+            "off": recording.off,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Run.__init__(self, state["spec"], RunDirectory(state["directory"]), state["settings"], state["off"])

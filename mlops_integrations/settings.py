@@ -1,0 +1,272 @@
+"""Settings from arguments and the environment. The only reader of ``os.environ``; read when a run is created.
+
+An argument that makes no sense raises ``ValueError``. A variable that makes no sense is said and its default taken:
+a training must not fail for a typo in a job file.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+MODES: Final = ("online", "offline", "disabled")
+UPLOADERS: Final = ("process", "thread")
+DEFAULT_ROOT: Final = Path("mlops_runs")
+DEFAULT_EXPERIMENT: Final = "Default"
+REQUEST_SECONDS: Final = 30.0
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get into a server: credentials, certificates, time-outs. Never journaled, never on a command line."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
+    token_command: str | None = field(default=None, repr=False)
+    insecure_tls: bool = False
+    server_certificate: str | None = None
+    client_certificate: str | None = None
+    timeout: float = REQUEST_SECONDS
+    """Seconds without a byte from the server before a request counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is made with."""
+
+    root: Path
+    root_is_explicit: bool
+    mode: str
+    uploader: str
+    tracking_uri: str | None
+    """Without credentials; None records locally."""
+    username: str | None
+    """Credentials that stood in the tracking URI."""
+    password: str | None = field(repr=False)
+    experiment_name: str | None
+    experiment_id: str | None
+    resume: str | None
+    finish_timeout: float
+    linger: float
+    quiet: bool
+
+    @property
+    def destination(self) -> str | None:
+        """Where the run is delivered while it goes on; None: nowhere, it is only recorded."""
+        return self.tracking_uri if self.mode == "online" else None
+
+    def without_secrets(self) -> Settings:
+        """The same, fit to be pickled."""
+        return replace(self, username=None, password=None)
+
+
+def from_arguments(
+    *,
+    experiment_name: str | None = None,
+    experiment_id: str | None = None,
+    tracking_uri: str | None = None,
+    resume: str | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    mode: str | None = None,
+    uploader: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Arguments first, then the environment, then the defaults.
+
+    Raises:
+        ValueError: an argument makes no sense; the message tells what would.
+    """
+    env = os.environ if environ is None else environ
+    uri, username, password = _tracking_uri(tracking_uri, env)
+    name, number = _experiment(experiment_name, experiment_id, env)
+    chosen_mode = _choice("mode", mode, "MLOPS_MODE", MODES, env, "online")
+    root = directory if directory is not None else env.get("MLOPS_DIR") or None
+    return Settings(
+        root=Path(root if root is not None else DEFAULT_ROOT).expanduser().absolute(),
+        root_is_explicit=root is not None,
+        mode="offline" if chosen_mode == "online" and uri is None else chosen_mode,
+        uploader=_choice("uploader", uploader, "MLOPS_UPLOADER", UPLOADERS, env, "process"),
+        tracking_uri=uri,
+        username=username,
+        password=password,
+        experiment_name=name,
+        experiment_id=number,
+        resume=resume or env.get("MLFLOW_RUN_ID") or None,
+        finish_timeout=_seconds("MLOPS_FINISH_TIMEOUT", env, 10.0),
+        linger=_seconds("MLOPS_LINGER", env, 600.0),
+        quiet=is_true("MLOPS_QUIET", env),
+    )
+
+
+def access(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Access:
+    """How to get into the server: with the credentials of the tracking URI, if it had some, else the environment's."""
+    env = os.environ if environ is None else environ
+    insecure = is_true("MLFLOW_TRACKING_INSECURE_TLS", env)
+    certificate = env.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
+    if insecure and certificate:
+        logger.warning("mlops: MLFLOW_TRACKING_INSECURE_TLS is ignored, MLFLOW_TRACKING_SERVER_CERT_PATH is set too")
+    username, password = env.get("MLFLOW_TRACKING_USERNAME") or None, env.get("MLFLOW_TRACKING_PASSWORD") or None
+    if settings is not None and settings.username is not None:
+        username, password = settings.username, settings.password or ""
+    return Access(
+        username=username,
+        password=password,
+        token=env.get("MLFLOW_TRACKING_TOKEN") or None,
+        token_file=env.get("MLOPS_TOKEN_FILE") or None,
+        token_command=env.get("MLOPS_TOKEN_COMMAND") or None,
+        insecure_tls=insecure and not certificate,
+        server_certificate=certificate,
+        client_certificate=env.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
+        timeout=_seconds("MLFLOW_HTTP_REQUEST_TIMEOUT", env, REQUEST_SECONDS) or REQUEST_SECONDS,
+    )
+
+
+def default_root(environ: Mapping[str, str] | None = None) -> Path:
+    """Where run directories are made, and looked for by the command line."""
+    env = os.environ if environ is None else environ
+    return Path(env.get("MLOPS_DIR") or DEFAULT_ROOT).expanduser().absolute()
+
+
+def default_tracking_uri(environ: Mapping[str, str] | None = None) -> str | None:
+    """The environment's tracking server, without credentials, or None."""
+    return _tracking_uri(None, os.environ if environ is None else environ)[0]
+
+
+def linger(environ: Mapping[str, str] | None = None) -> float:
+    """Seconds that a side process goes on trying after the training process is gone."""
+    return _seconds("MLOPS_LINGER", os.environ if environ is None else environ, 600.0)
+
+
+def side_process_environment(settings: Settings, search_path: str) -> dict[str, str]:
+    """The environment of the side process: ours, the credentials of the URI, and tracking switched off within it."""
+    env = dict(os.environ) | {"MLOPS_MODE": "disabled", "MLOPS_SEARCH_PATH": search_path}
+    if settings.username is not None:
+        env |= {"MLFLOW_TRACKING_USERNAME": settings.username, "MLFLOW_TRACKING_PASSWORD": settings.password or ""}
+    return env
+
+
+def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
+    """A tracking URI without user, password, query and fragment; the user; the password.
+
+    Raises:
+        ValueError: this is no URI of a server that we can speak to.
+    """
+    parts = urlsplit(uri.strip())
+    scheme = parts.scheme.lower()
+    if scheme not in {"http", "https"}:
+        raise ValueError(_wrong_scheme(uri, scheme))
+    if not parts.hostname:
+        raise ValueError(f"tracking URI {_shown(uri)!r} names no host: use http(s)://host[:port][/prefix]")
+    if "/aiDataPlatforms/" in parts.path:
+        raise ValueError("Oracle AI Data Platform can't be reached by this version yet; an MLflow server can")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"tracking URI {_shown(uri)!r} has a port that is no number from 0 to 65535") from None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    place = host if port is None else f"{host}:{port}"
+    bare = urlunsplit((scheme, place, parts.path.rstrip("/"), "", ""))
+    return bare, _unquoted(parts.username), _unquoted(parts.password)
+
+
+def is_true(name: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a variable is switched on: 1, true, yes or on."""
+    env = os.environ if environ is None else environ
+    return env.get(name, "").strip().lower() in _TRUE
+
+
+def user_name() -> str | None:
+    """Who runs this, by the name that MLflow's own client gives."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no such user, as in a container with a foreign user id
+        return None
+
+
+def source() -> tuple[str, str]:
+    """What runs here and its kind (LOCAL or NOTEBOOK), as MLflow's own client names them."""
+    notebook = os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_NOTEBOOK")
+    if "ipykernel" in sys.modules:
+        return notebook or "notebook", "NOTEBOOK"
+    return (sys.argv[0] if sys.argv and sys.argv[0] else "<console>"), "LOCAL"
+
+
+def _tracking_uri(argument: str | None, env: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
+    if argument is not None:
+        return split_credentials(argument)
+    uri = env.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return None, None, None
+    try:
+        return split_credentials(uri)
+    except ValueError as error:
+        logger.warning("mlops: MLFLOW_TRACKING_URI is not used, the run is recorded locally: %s", error)
+        return None, None, None
+
+
+def _experiment(name: str | None, number: str | None, env: Mapping[str, str]) -> tuple[str | None, str | None]:
+    if name is not None and number is not None:
+        raise ValueError("give experiment_name or experiment_id, not both")
+    if name is not None or number is not None:
+        return name, None if number is None else str(number)
+    return env.get("MLFLOW_EXPERIMENT_NAME") or None, env.get("MLFLOW_EXPERIMENT_ID") or None
+
+
+def _choice(
+    name: str, argument: str | None, variable: str, allowed: tuple[str, ...], env: Mapping[str, str], default: str
+) -> str:
+    if argument is not None:
+        if argument not in allowed:
+            raise ValueError(f"{name}={argument!r}: use one of {', '.join(map(repr, allowed))}")
+        return argument
+    value = env.get(variable) or default
+    if value not in allowed:
+        logger.warning("mlops: %s=%r is none of %s: %r is taken", variable, value, ", ".join(allowed), default)
+        return default
+    return value
+
+
+def _seconds(variable: str, env: Mapping[str, str], default: float) -> float:
+    text = env.get(variable) or ""
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < float("inf"):
+        logger.warning("mlops: %s=%r is no number of seconds: %g is taken", variable, text, default)
+        return default
+    return seconds
+
+
+def _wrong_scheme(uri: str, scheme: str) -> str:
+    shown = _shown(uri)
+    if scheme in {"sqlite", "file", "mysql", "postgresql", "mssql"} or (not scheme and "/" in uri):
+        return (
+            f"tracking URI {shown!r} is a store, not a server: start one on it "
+            f"(mlflow server --backend-store-uri {shown}) and give its http address"
+        )
+    if scheme in {"oracle-aidp", "databricks"} or uri == "databricks":
+        return f"tracking URI {shown!r}: this server can't be reached by this version yet; an MLflow server can"
+    return f"tracking URI {shown!r} has no scheme that we know: did you mean 'http://{shown}'?"
+
+
+def _shown(uri: str) -> str:
+    return re.sub(r"(//|^)[^/@]*@", r"\1", uri.strip())
+
+
+def _unquoted(text: str | None) -> str | None:
+    return None if text is None else unquote(text)

@@ -1,0 +1,210 @@
+"""``start_run``: from arguments and environment to an open run, in a directory that can be written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import structs
+
+from mlops_integrations import lifetime, values
+from mlops_integrations import settings as settings_module
+from mlops_integrations.errors import RunDirectoryError
+from mlops_integrations.journal import rundir
+from mlops_integrations.journal.filesystem import network_file_system
+from mlops_integrations.journal.records import UID_PREFIX, RunSpec
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.recording import DISABLED, NO_DIRECTORY, now_ms
+from mlops_integrations.run import Run
+from mlops_integrations.settings import Settings
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+_ids_taken: Final[set[str]] = set()
+"""Run ids of the environment that a run of this process goes on with already."""
+
+
+def start_run(
+    *,
+    experiment_name: str | None = None,
+    experiment_id: str | None = None,
+    run_name: str | None = None,
+    tracking_uri: str | None = None,
+    resume: Run | str | None = None,
+    parent: Run | str | None = None,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    mode: str | None = None,
+    uploader: str | None = None,
+) -> Run:
+    """Begin a run, recorded on disk from this moment and delivered in the background.
+
+    Args:
+        experiment_name: left out, ``MLFLOW_EXPERIMENT_NAME``, then "Default". Created if the server has none.
+        experiment_id: instead of the name; left out, ``MLFLOW_EXPERIMENT_ID``.
+        run_name: left out, the script's name.
+        tracking_uri: ``http(s)://host[:port][/prefix]``; left out, ``MLFLOW_TRACKING_URI``; without it, the run is
+            recorded locally, and ``mlops-integrations sync`` delivers it.
+        resume: a run to go on with: a Run, its ``uid``, or its id on the server; left out, ``MLFLOW_RUN_ID``.
+        parent: the run that this one belongs to, named likewise.
+        params: recorded at once, as by ``log_params``.
+        tags: recorded at once, as by ``set_tags``.
+        directory: where run directories are made; left out, ``MLOPS_DIR``, then ``./mlops_runs``.
+        mode: "online", "offline" (record only) or "disabled"; left out, ``MLOPS_MODE``.
+        uploader: "process" or "thread"; left out, ``MLOPS_UPLOADER``.
+
+    Raises:
+        ValueError: an argument makes no sense.
+        RunDirectoryError: ``directory`` or ``MLOPS_DIR`` can't be written, or there is no run to resume.
+    """
+    run = _open(check(locals()), run_name, resume, parent, lenient=False)
+    run.log_params(params or {})
+    run.set_tags(tags or {})
+    return run
+
+
+def check(options: Mapping[str, Any]) -> Settings:
+    """The settings that these keywords of ``start_run`` and the environment make.
+
+    Raises:
+        ValueError: a keyword is unknown, or a value makes no sense.
+    """
+    known = set(start_run.__kwdefaults__ or ())
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"unknown keyword {unknown[0]!r}: start_run takes {', '.join(sorted(known))}")
+    resume = options.get("resume")
+    return settings_module.from_arguments(
+        experiment_name=options.get("experiment_name"),
+        experiment_id=options.get("experiment_id"),
+        tracking_uri=options.get("tracking_uri"),
+        resume=resume.uid if isinstance(resume, Run) else resume,
+        directory=options.get("directory"),
+        mode=options.get("mode"),
+        uploader=options.get("uploader"),
+    )
+
+
+def start_inside_training(options: Mapping[str, Any]) -> Run:
+    """As ``start_run``, for doors: a directory that can't be written is no reason to end a training."""
+    run = _open(check(options), options.get("run_name"), options.get("resume"), options.get("parent"), lenient=True)
+    run.log_params(options.get("params") or {})
+    run.set_tags(options.get("tags") or {})
+    return run
+
+
+def _open(
+    chosen: Settings, name: str | None, resume: Run | str | None, parent: Run | str | None, *, lenient: bool
+) -> Run:
+    spec = _spec(chosen, name, parent)
+    if chosen.mode == "disabled":
+        return _started(Run(spec, RunDirectory(chosen.root / spec.name), chosen, DISABLED))
+    known = _find(chosen, resume, lenient=lenient)
+    try:
+        if known is not None:
+            run = _reopen(known, chosen)
+        else:
+            resumed = chosen.resume if chosen.resume and not chosen.resume.startswith(UID_PREFIX) else None
+            spec = structs.replace(spec, resume_run_id=resumed)
+            run = Run(spec, rundir.make(chosen.root, spec.name, spec.uid), chosen)
+            run.open()
+    except OSError as error:
+        if chosen.root_is_explicit and not lenient:
+            raise RunDirectoryError(f"{chosen.root} can't be used for runs: {error.strerror or error}") from error
+        run = _open_elsewhere(spec, chosen, error)
+    if chosen.resume:
+        _ids_taken.add(chosen.resume)
+    _say(run, chosen, spec)
+    return _started(run)
+
+
+def _spec(chosen: Settings, name: str | None, parent: Run | str | None) -> RunSpec:
+    source_name, source_type = settings_module.source()
+    return RunSpec(
+        uid=UID_PREFIX + uuid.uuid4().hex,
+        name=values.text(name) if name else _script_name(),
+        start_time=now_ms(),
+        tracking_uri=chosen.tracking_uri,
+        experiment_name=chosen.experiment_name or settings_module.DEFAULT_EXPERIMENT,
+        experiment_id=chosen.experiment_id,
+        parent=parent.uid if isinstance(parent, Run) else parent,
+        parent_directory=str(parent.directory) if isinstance(parent, Run) else None,
+        user=settings_module.user_name(),
+        source_name=source_name,
+        source_type=source_type,
+    )
+
+
+def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDirectory | None:
+    """The run directory to go on in, if this machine has it."""
+    if isinstance(resume, Run):
+        return RunDirectory(resume.directory)
+    if chosen.resume is None or (resume is None and chosen.resume in _ids_taken):
+        return None
+    if not chosen.resume.startswith(UID_PREFIX):
+        return rundir.find_by_run_id(chosen.root, chosen.resume)
+    found = rundir.find_by_uid(chosen.root, chosen.resume)
+    if found is None and not lenient:
+        raise RunDirectoryError(f"there is no run {chosen.resume} in {chosen.root} to resume: is `directory` right?")
+    return found
+
+
+def _reopen(known: RunDirectory, chosen: Settings) -> Run:
+    first = known.spec()
+    if chosen.tracking_uri is None and first.tracking_uri is not None and chosen.mode == "offline":
+        # Nothing was said of a server this time: the run goes where it went before.
+        chosen = replace(chosen, tracking_uri=first.tracking_uri)
+    run = Run(structs.replace(first, tracking_uri=chosen.tracking_uri), known, chosen)
+    run.open()
+    return run
+
+
+def _open_elsewhere(spec: RunSpec, chosen: Settings, error: OSError) -> Run:
+    """A private directory for temporary files, where the default one can't be written; failing that, none."""
+    try:
+        root = Path(tempfile.mkdtemp(prefix="mlops_runs-"))
+        run = Run(spec, rundir.make(root, spec.name, spec.uid), replace(chosen, root=root))
+        run.open()
+    except OSError:
+        logger.warning(
+            "mlops: %s can't be used for runs (%s), nor can temporary files: nothing is recorded", chosen.root, error
+        )
+        return Run(spec, RunDirectory(chosen.root / spec.name), chosen, NO_DIRECTORY)
+    logger.warning(
+        "mlops: %s can't be used for runs (%s): this run is recorded in %s", chosen.root, error, run.directory
+    )
+    return run
+
+
+def _say(run: Run, chosen: Settings, spec: RunSpec) -> None:
+    kind = network_file_system(run.directory)
+    if kind is not None:
+        logger.warning(
+            "mlops: %s lies on a network file system (%s): log calls wait for it; MLOPS_DIR moves runs elsewhere",
+            run.directory,
+            kind,
+        )
+    if not chosen.quiet:
+        label = f"{spec.name}-{spec.uid[-4:]}"
+        goes = "(no tracking server: `sync` delivers it later)"
+        if chosen.mode == "online":
+            goes = f"-> {chosen.tracking_uri} (experiment {spec.experiment_id or spec.experiment_name})"
+        logger.warning("mlops: recording %s in %s %s", label, run.directory, goes)
+
+
+def _started(run: Run) -> Run:
+    lifetime.started(run)
+    return run
+
+
+def _script_name() -> str:
+    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in {"", "-c", "-m"} else ""
+    return script.strip("_") or "run"

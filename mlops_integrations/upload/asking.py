@@ -1,0 +1,142 @@
+"""Asks a server until it says yes or no: the one retry loop, with every wait interruptible.
+
+What goes wrong meanwhile stands in the cursor as its trouble, for the training process and the user to see.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.journal import cursor
+from mlops_integrations.journal.cursor import Cursor, Trouble
+from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer, backoff
+
+T = TypeVar("T")
+
+_GLANCE_SECONDS: Final = 0.1
+
+
+class InterruptedUploadError(Exception):
+    """The uploader was told to stop. Nothing is lost: the cursor stands where it stood."""
+
+
+class GaveUpError(Exception):
+    """No answer for longer than this uploader has patience."""
+
+
+class StoppedByServerError(Exception):
+    """The server won't have this run as things are: trying again by itself is no use."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """The world as the uploader sees it: time, chance, and what others want of it."""
+
+    stop: Callable[[], bool] = lambda: False
+    """Whether to stop; asked several times a second."""
+    wake_time: Callable[[], int] = lambda: 0
+    """Changes when somebody waits for what is there."""
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    rng: random.Random = field(default_factory=random.Random)
+    patience: float | None = None
+    """Seconds without an answer before giving up; None: never."""
+
+
+class Asking:
+    """Server calls on behalf of one cursor."""
+
+    def __init__(self, state: Cursor, path: Path, pacer: Pacer, around: Surroundings) -> None:
+        self._state = state
+        self._path = path
+        self._pacer = pacer
+        self._around = around
+        self._woken_at = around.wake_time()
+        self._last_answer = around.clock()
+
+    def ask(self, call: Callable[[], Outcome[T]], *, full: bool = False) -> Outcome[T]:
+        """Call until the server has done it or refused it.
+
+        Raises:
+            InterruptedUploadError: told to stop.
+            GaveUpError: patience is at its end.
+        """
+        attempt = 0
+        while True:
+            self.glance()
+            began = self._around.clock()
+            outcome = call()
+            if outcome.ok:
+                self._pacer.observe(self._around.clock() - began, full=full)
+            if outcome.kind in {Kind.OK, Kind.REFUSED}:
+                self.answered()
+                return outcome
+            attempt += 1
+            self.trouble(outcome)
+            self.back_off(attempt, outcome)
+
+    def answered(self) -> None:
+        """The server speaks to us: whatever the trouble was, it is over."""
+        self._last_answer = self._around.clock()
+        if self._state.trouble is not None:
+            self._state.trouble = None
+            self.save()
+
+    def trouble(self, outcome: Outcome[T], *, stopped: bool = False) -> None:
+        """Write down why nothing moves."""
+        self.say_trouble(outcome.message, stopped=stopped)
+
+    def say_trouble(self, message: str, *, stopped: bool) -> None:
+        """Write down why nothing moves; the time of its beginning stays."""
+        known = self._state.trouble
+        since = known.since if known is not None else int(time.time() * 1000)
+        fresh = Trouble(message, since, stopped)
+        if fresh != known:
+            self._state.trouble = fresh
+            self.save()
+
+    def back_off(self, attempt: int, outcome: Outcome[T]) -> None:
+        """Wait before the next attempt; somebody who waits for us ends it, unless the server asked for the pause."""
+        around = self._around
+        if around.patience is not None and around.clock() - self._last_answer > around.patience:
+            raise GaveUpError(outcome.message)
+        seconds = backoff(attempt, outcome.retry_after, around.rng)
+        if outcome.kind is Kind.DENIED:
+            seconds = max(seconds, min(DENIED_BACKOFF, 2.0**attempt))
+        asked_for = outcome.retry_after is not None or outcome.kind is Kind.DENIED
+        self.wait(seconds, for_nobody=asked_for)
+
+    def wait(self, seconds: float, *, for_nobody: bool = True) -> None:
+        """Sleep; unless ``for_nobody``, until somebody wakes us."""
+        end = self._around.clock() + seconds
+        while True:
+            self.glance()
+            if not for_nobody and self.woken():
+                return
+            left = end - self._around.clock()
+            if left <= 0:
+                return
+            self._around.sleep(min(left, _GLANCE_SECONDS))
+
+    def woken(self) -> bool:
+        """Whether somebody has come to wait for us since the last time this was asked."""
+        woken_at = self._around.wake_time()
+        if woken_at == self._woken_at:
+            return False
+        self._woken_at = woken_at
+        return True
+
+    def glance(self) -> None:
+        """Raise if told to stop."""
+        if self._around.stop():
+            raise InterruptedUploadError
+
+    def save(self, *, durable: bool = False) -> None:
+        """Bring the cursor to disk."""
+        cursor.save(self._path, self._state, durable=durable)

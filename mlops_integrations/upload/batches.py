@@ -1,0 +1,102 @@
+"""Journal records gathered into a chunk, and a chunk cut into requests that a server takes. Pure but for the reader.
+
+The cursor moves by whole chunks, so a chunk holds whole records: as many as fill a request, and one more only if it
+alone is larger than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from mlops_integrations.backends.base import Batch, Limits, Metric, Text
+from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, Tags
+
+T = TypeVar("T")
+
+_METRIC_OVERHEAD_BYTES: Final = 110
+_TEXT_OVERHEAD_BYTES: Final = 40
+_ENVELOPE_BYTES: Final = 1_000
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Records read and not yet acknowledged."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    conflicts: list[Text] = field(default_factory=list)
+    """Parameters given twice with different values: the second ones."""
+    artifacts: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics or self.params or self.tags or self.conflicts or self.artifacts)
+
+    def has_room(self, record: Record, limits: Limits) -> bool:
+        """Whether the record fits into the requests that this chunk fills anyway."""
+        if isinstance(record, Metrics):
+            return not self.metrics or len(self.metrics) + len(record.values) <= limits.metrics
+        if isinstance(record, Params):
+            return not self.params or len(self.params) + len(record.values) <= limits.params
+        if isinstance(record, Tags):
+            return not self.tags or len(self.tags) + len(record.values) <= limits.tags
+        return True
+
+    def full(self, limits: Limits) -> bool:
+        """Whether a request's worth is there."""
+        return len(self.metrics) >= limits.metrics or len(self.params) >= limits.params or len(self.tags) >= limits.tags
+
+    def add(self, record: Record) -> None:
+        """Take a record in; those that are not for the server change nothing."""
+        if isinstance(record, Metrics):
+            time = record.time
+            self.metrics += [(key, value, time, step) for key, value, step in record.values]
+        elif isinstance(record, Params):
+            for key, value in record.values.items():
+                if self.params.setdefault(key, value) != value:
+                    self.conflicts.append((key, value))
+        elif isinstance(record, Tags):
+            self.tags.update(record.values)
+        elif isinstance(record, Artifact):
+            self.artifacts += 1
+
+
+def requests_of(chunk: Chunk, limits: Limits) -> Iterator[Batch]:
+    """The chunk cut into requests: parameters, tags, metrics, each apart, none too large in number or bytes."""
+    for params in _cut(list(chunk.params.items()), limits.params, limits.request_bytes, _text_bytes):
+        yield Batch(params=params)
+    for tags in _cut(list(chunk.tags.items()), limits.tags, limits.request_bytes, _text_bytes):
+        yield Batch(tags=tags)
+    for metrics in _cut(chunk.metrics, limits.metrics, limits.request_bytes, _metric_bytes):
+        yield Batch(metrics=metrics)
+
+
+def _cut(items: Sequence[T], most: int, most_bytes: int, size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), most):
+        part = items[start : start + most]
+        sizes = [size(item) for item in part]
+        if sum(sizes) + _ENVELOPE_BYTES <= most_bytes:
+            yield part
+            continue
+        begin, used = 0, _ENVELOPE_BYTES
+        for index, item_bytes in enumerate(sizes):
+            if used + item_bytes > most_bytes and index > begin:
+                yield part[begin:index]
+                begin, used = index, _ENVELOPE_BYTES
+            used += item_bytes
+        yield part[begin:]
+
+
+def _metric_bytes(metric: Metric) -> int:
+    return _json_bytes(metric[0]) + _METRIC_OVERHEAD_BYTES
+
+
+def _text_bytes(text: Text) -> int:
+    return _json_bytes(text[0]) + _json_bytes(text[1]) + _TEXT_OVERHEAD_BYTES
+
+
+def _json_bytes(text: str) -> int:
+    # Escapes make at most six bytes of a control character, UTF-8 at most four of any other.
+    return len(text) if text.isascii() and text.isprintable() else 6 * len(text)

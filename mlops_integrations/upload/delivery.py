@@ -1,0 +1,119 @@
+"""Delivers one run in the background: takes the lease, follows the journal, hands the lease over when it is asked to.
+
+The side process and the thread both run this. What they do not share is when to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from mlops_integrations.journal import cursor
+from mlops_integrations.journal.lease import RENEW_SECONDS, Lease
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.settings import Access
+from mlops_integrations.upload.asking import InterruptedUploadError, StoppedByServerError, Surroundings
+from mlops_integrations.upload.fsync import JournalSync
+from mlops_integrations.upload.uploader import Uploader
+from mlops_integrations.upload.writers import Writers
+
+logger: Final = logging.getLogger("mlops_integrations.upload")
+
+_STANDBY_SECONDS: Final = 0.2
+
+
+class Delivery:
+    """One run's way to a server, or only the watch over it.
+
+    Args:
+        run: the run directory.
+        kind: who does this, as the lease is to say.
+        stop: whether to stop; asked several times a second.
+        destination: the server; None: only watch.
+        access: how to get into the server.
+        pidfds: descriptors of writers' processes, by number, opened when these surely lived.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        kind: str,
+        stop: Callable[[], bool],
+        destination: str | None,
+        access: Access,
+        pidfds: Mapping[int, int] | None = None,
+    ) -> None:
+        self._access = access
+        self.writers = Writers(run, pidfds=pidfds)
+        self._run = run
+        self._stop = stop
+        self._lease = Lease(run.path, kind)
+        self._sync = JournalSync(run, time.monotonic)
+        self._destination = destination
+        self._refused_by_server = False
+        self._renew_at = 0.0
+        self._disk_trouble: str | None = None
+
+    def run(self) -> None:
+        """Go on until the run has ended for good and all of it is delivered, or until told to stop."""
+        try:
+            while not self._stop():
+                self.writers.poll()
+                try:
+                    self._sync.tick()
+                    if self._finished() or self._attempt():
+                        return
+                except OSError as error:
+                    self._say_disk_trouble(error)
+                time.sleep(_STANDBY_SECONDS)
+        finally:
+            self.writers.close()
+
+    def _finished(self) -> bool:
+        """Nothing is left to do: all is delivered by whomever, or will be delivered by hand."""
+        ended = self._run.ending()
+        if ended is None or not self.writers.final:
+            return False
+        if self._destination is None or self._refused_by_server:
+            return True
+        state = cursor.load(cursor.cursor_path(self._run.path, self._destination))
+        return state is not None and state.covers(self._run.sizes(), ended)
+
+    def _attempt(self) -> bool:
+        """Deliver if the lease is to be had; True when that was all."""
+        if self._destination is None or self._refused_by_server or self._lease.asked() or not self._lease.acquire():
+            return False
+        try:
+            self._follow(self._destination)
+        except InterruptedUploadError:
+            logger.info("interrupted")
+        except StoppedByServerError as error:
+            self._refused_by_server = True
+            logger.warning("stopped: %s", error)
+        finally:
+            self._lease.release()
+        return False  # a writer may have opened another file meanwhile: look again
+
+    def _follow(self, destination: str) -> None:
+        from mlops_integrations.backends.base import open_backend
+
+        backend = open_backend(destination, self._access)
+        around = Surroundings(stop=self._is_wanted_elsewhere, wake_time=self._run.wake_time)
+        Uploader(self._run, backend, destination, self.writers, around).follow()
+
+    def _is_wanted_elsewhere(self) -> bool:
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + RENEW_SECONDS
+            if not self._lease.held():
+                return True
+            self._lease.renew()
+        return self._stop() or self._lease.asked()
+
+    def _say_disk_trouble(self, error: OSError) -> None:
+        text = str(error)
+        if text != self._disk_trouble:
+            self._disk_trouble = text
+            logger.warning("the run directory can't be written, trying again: %s", text)

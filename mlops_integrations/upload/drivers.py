@@ -1,0 +1,184 @@
+"""Who drives the delivery of a live run: a side process by default, else a thread of the training process.
+
+The side process takes no share of the trainer's interpreter lock, goes on after the trainer has exited, and closes the
+run of a trainer that died. The thread is for where no process can be started, and for those who ask for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from mlops_integrations import settings as settings_module
+from mlops_integrations.journal import cursor, lease
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.settings import Settings
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+_READY_SECONDS: Final = 10.0
+_MOST_STARTS: Final = 3
+_SCRIPT: Final = Path(__file__).with_name("side_process.py")
+
+
+class Driver:
+    """Sees to it that somebody delivers (or at least watches) one run directory while this process lives."""
+
+    def __init__(self, run: RunDirectory, settings: Settings) -> None:
+        self._run = run
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._started_at = 0.0
+        self._starts = 0
+
+    def start(self) -> None:
+        """Start the driver, unless one is at work."""
+        if self._at_work():
+            return
+        if self._settings.uploader == "thread":
+            self._start_thread()
+        elif (hindrance := _no_process_because()) is not None:
+            self._fall_back(hindrance)
+        else:
+            self._start_process()
+
+    def check(self) -> None:
+        """Look after the driver; to be called now and then. Replaces one that has failed."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            late = time.monotonic() - self._started_at > _READY_SECONDS
+            if late and self._run.ready_pid() != process.pid and not self._has_thread():
+                self._fall_back(f"not ready within {_READY_SECONDS:g} s")
+            return
+        self._process = None
+        if self._work_is_left() and not self._has_thread():
+            if self._starts < _MOST_STARTS:
+                self.start()
+            else:
+                self._fall_back(f"it ended {self._starts} times, the last time with code {process.returncode}")
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Give a side process that has nothing left to do a moment to end, so that it is no zombie."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+                self._process = None
+
+    def _at_work(self) -> bool:
+        if self._process is not None and self._process.poll() is None:
+            return True
+        return self._has_thread() or lease.live_holder(self._run.path) is not None
+
+    def _has_thread(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _work_is_left(self) -> bool:
+        ended = self._run.ending()
+        destination = self._settings.destination
+        if destination is None or ended is None:
+            return ended is None
+        state = cursor.load(cursor.cursor_path(self._run.path, destination))
+        return state is None or not (state.stopped or state.covers(self._run.sizes(), ended))
+
+    def _start_process(self) -> None:
+        self._starts += 1
+        self._started_at = time.monotonic()
+        # The directory of the user's script comes last: it may hold a file by the name of a library.
+        search_path = os.pathsep.join(entry for entry in (*sys.path[1:], *sys.path[:1]) if Path(entry).is_absolute())
+        pidfd = _own_pidfd()
+        try:
+            log = os.open(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-I",
+                        str(_SCRIPT),
+                        str(self._run.path),
+                        _parent(pidfd),
+                        self._settings.destination or "",
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self._run.path,
+                    env=settings_module.side_process_environment(self._settings, search_path),
+                    start_new_session=True,
+                    pass_fds=() if pidfd is None else (pidfd,),
+                )
+            finally:
+                os.close(log)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._fall_back(str(error))
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
+
+    def _fall_back(self, reason: str) -> None:
+        if self._settings.destination is None:
+            logger.warning(
+                "mlops: the side process could not be started (%s): if this process is killed, "
+                "its run will show that it disappeared, not how",
+                reason,
+            )
+            return
+        if self._start_thread():
+            logger.warning("mlops: the side process could not be started (%s): a thread uploads instead", reason)
+
+    def _start_thread(self) -> bool:
+        if self._settings.destination is None:
+            return False
+        from mlops_integrations.upload.delivery import Delivery
+
+        delivery = Delivery(
+            self._run, "thread", lambda: False, self._settings.destination, settings_module.access(self._settings)
+        )
+        thread = threading.Thread(target=_run_thread, args=(delivery,), name="mlops-uploader", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            logger.warning("mlops: no uploader could be started (%s): the run is recorded, `sync` delivers it", error)
+            return False
+        self._thread = thread
+        return True
+
+
+def _run_thread(delivery: object) -> None:
+    from mlops_integrations.upload.delivery import Delivery
+
+    assert isinstance(delivery, Delivery)
+    try:
+        delivery.run()
+    except Exception:  # the border of a thread: a traceback out of it would land in the user's terminal
+        logger.warning("mlops: the uploader thread failed; what is left waits for `sync`", exc_info=True)
+
+
+def _no_process_because() -> str | None:
+    if sys.platform == "win32":
+        return "side processes are not supported on Windows"
+    if getattr(sys, "frozen", False):
+        return "this is a frozen program"
+    if not sys.executable:
+        return "sys.executable is empty"
+    return None
+
+
+def _own_pidfd() -> int | None:
+    try:
+        return os.pidfd_open(os.getpid()) if sys.platform == "linux" else None
+    except OSError:
+        return None
+
+
+def _parent(pidfd: int | None) -> str:
+    return str(os.getpid()) if pidfd is None else f"{os.getpid()}:{pidfd}"

@@ -1,0 +1,132 @@
+"""Makes a run's counterpart on the server, once, whatever becomes of requests, replies and uploaders.
+
+``runs/create`` is not idempotent. So the intention is on disk before the request, the run carries our uid, and
+whoever finds an intention without an id looks for the run before asking for another. After a failure that may have
+been a success it looks several times: a slow server may still be at it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final, TypeVar
+
+from mlops_integrations.backends.base import Backend, Kind, Outcome, ServerRun
+from mlops_integrations.journal import cursor
+from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.records import UID_PREFIX, RunSpec
+from mlops_integrations.upload.asking import Asking, StoppedByServerError
+
+T = TypeVar("T")
+
+_LOOK_PAUSES: Final = (1.0, 4.0, 25.0)
+"""Seconds between the looks for a run whose creation had no clear answer: after 1, 5 and 30 s in all."""
+
+
+class Opening:
+    """The steps from a cursor without a run id to one with it."""
+
+    def __init__(self, backend: Backend, state: Cursor, asking: Asking) -> None:
+        self._backend = backend
+        self._state = state
+        self._asking = asking
+
+    def open(self, spec: RunSpec) -> None:
+        """Give the cursor the run's id on the server.
+
+        Raises:
+            StoppedByServerError: the server won't have the run; the text says why and what to do.
+        """
+        if spec.resume_run_id is not None:
+            self._adopt(self._sure(self._asking.ask(lambda: self._backend.get_run(spec.resume_run_id or ""))))
+            return
+        if self._state.experiment_id is None:
+            opened = self._asking.ask(lambda: self._backend.open_experiment(spec.experiment_name, spec.experiment_id))
+            self._state.experiment_id = _value(opened)
+        left_behind = self._state.intent is not None
+        self._state.intent = int(time.time() * 1000)
+        self._state.ambiguous |= left_behind
+        self._asking.save(durable=True)
+        found = self._look(spec.uid, (0.0, *_LOOK_PAUSES)) if left_behind else None
+        self._adopt(found or self._create(spec))
+
+    def _create(self, spec: RunSpec) -> ServerRun:
+        experiment_id = self._state.experiment_id or ""
+        parent = self.parent_run_id(spec)
+        attempt = 0
+        while True:
+            made = self._backend.create_run(experiment_id, spec, parent)
+            if made.ok:
+                self._asking.answered()
+                self._state.parent_set = parent is not None
+                return ServerRun(_value(made), experiment_id, "RUNNING", active=True, empty=True)
+            if made.kind is Kind.REFUSED:
+                raise StoppedByServerError(made.message)
+            attempt += 1
+            self._asking.trouble(made)
+            if made.ambiguous:
+                self._state.ambiguous = True
+                self._asking.save(durable=True)
+                found = self._look(spec.uid, _LOOK_PAUSES)
+                if found is not None:
+                    return found
+            else:
+                self._asking.back_off(attempt, made)
+
+    def _look(self, uid: str, pauses: tuple[float, ...]) -> ServerRun | None:
+        for pause in pauses:
+            self._asking.wait(pause)
+            runs = self._found(uid)
+            if runs:
+                # Of twins, the one that was already written to.
+                return min(runs, key=lambda run: run.empty)
+        return None
+
+    def _found(self, uid: str) -> list[ServerRun]:
+        experiment_id = self._state.experiment_id or ""
+        return _value(self._asking.ask(lambda: self._backend.find_runs(experiment_id, uid)))
+
+    def _sure(self, outcome: Outcome[ServerRun]) -> ServerRun:
+        run = _value(outcome)
+        if not run.active:
+            raise StoppedByServerError(f"run {run.run_id} is deleted on the server: restore it there")
+        return run
+
+    def _adopt(self, run: ServerRun) -> None:
+        self._state.run_id = run.run_id
+        self._state.experiment_id = run.experiment_id
+        self._state.url = self._backend.run_url(run.experiment_id, run.run_id)
+        self._state.status = run.status
+        self._asking.save(durable=True)
+
+    def parent_run_id(self, spec: RunSpec) -> str | None:
+        """The parent's id on this server, or None while it has none."""
+        if spec.parent is None or not spec.parent.startswith(UID_PREFIX):
+            return spec.parent
+        if spec.parent_directory is not None:
+            path = cursor.cursor_path(Path(spec.parent_directory), self._state.destination)
+            known = cursor.load(path)
+            if known is not None and known.run_id is not None:
+                return known.run_id
+        runs = self._found(spec.parent)
+        return runs[0].run_id if runs else None
+
+    def delete_twins(self, spec: RunSpec) -> list[str]:
+        """Delete empty runs of our uid that a late creation left behind; their ids."""
+        if not self._state.ambiguous:
+            return []
+        deleted = []
+        for run in self._found(spec.uid):
+            if run.run_id != self._state.run_id and run.empty:
+                twin = run.run_id
+                if self._asking.ask(lambda twin=twin: self._backend.delete_run(twin)).ok:  # type: ignore[misc]
+                    deleted.append(twin)
+        self._state.ambiguous = False
+        self._asking.save(durable=False)
+        return deleted
+
+
+def _value(outcome: Outcome[T]) -> T:
+    if not outcome.ok or outcome.value is None:
+        raise StoppedByServerError(outcome.message)
+    return outcome.value

@@ -1,0 +1,57 @@
+"""When to send, and how long to wait after a failure. Pure: times go in, seconds come out.
+
+Many runs share one server: a run uses about a tenth of it at most, unless there is a backlog and the server keeps up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Final
+
+_REST_FACTOR: Final = 9.0
+_SHORTEST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+_JITTER: Final = 0.2
+_SMOOTHING: Final = 0.3
+_STRAINED_FACTOR: Final = 4.0
+_REMEMBERED_FULL_BATCHES: Final = 64
+
+_FIRST_BACKOFF: Final = 0.5
+_LONGEST_BACKOFF: Final = 60.0
+_LONGEST_RETRY_AFTER: Final = 300.0
+DENIED_BACKOFF: Final = 30.0
+
+
+class Pacer:
+    """The pause between requests, from how long they take."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._smoothed: float | None = None
+        self._full: deque[float] = deque(maxlen=_REMEMBERED_FULL_BATCHES)
+
+    def observe(self, seconds: float, *, full: bool) -> None:
+        """A request took this long."""
+        self._smoothed = seconds if self._smoothed is None else self._smoothed + _SMOOTHING * (seconds - self._smoothed)
+        if full:
+            self._full.append(seconds)
+
+    def pause(self) -> float:
+        """Seconds to wait before what is there is sent although it fills no request."""
+        if self._smoothed is None:
+            return 0.0
+        seconds = min(max(_REST_FACTOR * self._smoothed, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        return seconds * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER)
+
+    @property
+    def strained(self) -> bool:
+        """The server needs much longer for a full request than it did: full ones are paced too."""
+        return bool(self._full) and self._full[-1] >= _STRAINED_FACTOR * min(self._full)
+
+
+def backoff(attempt: int, retry_after: float | None, rng: random.Random) -> float:
+    """Seconds to wait after failed attempt number ``attempt`` (from 1): full jitter, and what the server asks for."""
+    # The exponent is bounded before it is used: an outage of days must not overflow.
+    ceiling = min(_FIRST_BACKOFF * 2.0 ** min(attempt, 16), _LONGEST_BACKOFF)
+    return max(rng.uniform(0.0, ceiling), min(retry_after or 0.0, _LONGEST_RETRY_AFTER))

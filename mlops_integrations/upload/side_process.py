@@ -1,0 +1,96 @@
+"""The side process: watches a training process, delivers its run, closes the run when the training process is gone.
+
+Started by the absolute path of this file, isolated (``-I``): with ``-m`` the working directory would come first on
+the search path, and a user's ``requests.py`` would win. What the parent could import comes last on the path instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+_PACKAGE: Final = "mlops_integrations"
+_GRACE_SECONDS: Final = 5.0
+
+
+def load_package() -> None:
+    """Make importable the package that this file belongs to, and no other, whatever lies on the search path."""
+    package = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location(
+        _PACKAGE, package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = module
+    spec.loader.exec_module(module)
+    handed_over = os.environ.pop("MLOPS_SEARCH_PATH", "").split(os.pathsep)
+    sys.path += [entry for entry in handed_over if entry and entry not in sys.path]
+
+
+def main(directory: str, parent: str, destination: str = "") -> None:
+    """Live as long as there is something to do in a run directory, and time to do it.
+
+    Args:
+        directory: the run directory.
+        parent: number of the training process and, behind a colon, our descriptor of it, if there is one.
+        destination: the server; left out, the run is only watched.
+    """
+    from mlops_integrations import settings
+    from mlops_integrations.journal.rundir import RunDirectory
+    from mlops_integrations.upload.delivery import Delivery
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    run = RunDirectory(Path(directory))
+    hours = _Hours(settings.linger())
+    pid, _, pidfd = parent.partition(":")
+    delivery = Delivery(
+        run,
+        "side process",
+        lambda: hours.over(training_is_gone=delivery.writers.all_gone),
+        destination or None,
+        settings.access(),
+        {int(pid): int(pidfd)} if pidfd else {},
+    )
+    delivery.writers.poll()
+    run.say_ready()
+    delivery.run()
+    logging.getLogger(_PACKAGE).info("done")
+
+
+class _Hours:
+    """How long a side process may go on: while the training lives; then for a time, or a short one after SIGTERM."""
+
+    def __init__(self, linger: float) -> None:
+        self._linger = linger
+        self._gone_at: float | None = None
+        self._terminated = False
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self._terminated = True
+
+    def over(self, *, training_is_gone: bool) -> bool:
+        now = time.monotonic()
+        if not training_is_gone:
+            self._gone_at = None
+            return False
+        self._gone_at = self._gone_at or now
+        return now - self._gone_at > (min(_GRACE_SECONDS, self._linger) if self._terminated else self._linger)
+
+
+if __name__ == "__main__":
+    load_package()
+    from mlops_integrations.upload import side_process
+
+    side_process.main(*sys.argv[1:])

@@ -1,0 +1,278 @@
+"""Delivers one run directory to one server: read, batch, send, save the cursor. One loop, in two modes.
+
+``follow`` waits at the end of the journal until the run has ended; ``drain`` stops there. Killed at any line, a later
+uploader goes on from the cursor: what is sent twice then is the same row twice, since times were fixed when logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mlops_integrations.backends.base import Backend, Batch, Kind, Outcome
+from mlops_integrations.journal import cursor, ending
+from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.ending import Ending
+from mlops_integrations.journal.reader import JournalReader
+from mlops_integrations.journal.records import Record
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.upload.asking import Asking, StoppedByServerError, Surroundings
+from mlops_integrations.upload.batches import Chunk, requests_of
+from mlops_integrations.upload.fsync import JournalSync
+from mlops_integrations.upload.opening import Opening
+from mlops_integrations.upload.pacing import Pacer
+from mlops_integrations.upload.refusing import Refusals, divide
+from mlops_integrations.upload.writers import Writers
+
+_POLL_SECONDS: Final = 0.1
+EXIT_REASON_TAG: Final = "mlops.exit.reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a delivery ended."""
+
+    delivered: bool
+    """Everything that is in the journal is acknowledged or set aside."""
+    closed: bool
+    """The run's status on the server is its true and last one."""
+
+
+class Uploader:
+    """One run directory on its way to one server. Its owner holds the lease.
+
+    Raises:
+        RunDirectoryError: the journal can't be read.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        backend: Backend,
+        destination: str,
+        writers: Writers,
+        around: Surroundings,
+        on_progress: Callable[[Cursor], None] = lambda _: None,
+    ) -> None:
+        self._run = run
+        self._backend = backend
+        self._writers = writers
+        self._clock = around.clock
+        self._on_progress = on_progress
+        path = cursor.cursor_path(run.path, destination)
+        self.state = cursor.load(path) or Cursor(destination)
+        self._pacer = Pacer(around.rng)
+        self._asking = Asking(self.state, path, self._pacer, around)
+        self._opening = Opening(backend, self.state, self._asking)
+        self._refusals = Refusals(run.refused, destination, self.state.refused)
+        self._sync = JournalSync(run, around.clock)
+        self._bad_lines_before = self.state.bad_lines
+        self._readers: dict[Path, JournalReader] = {}
+        self._waiting: tuple[JournalReader, Record] | None = None
+        self._positions: dict[str, int] = {}
+        self._chunk = Chunk()
+        self._spec = run.spec()
+
+    def follow(self) -> Result:
+        """Deliver until the run has ended for good.
+
+        Raises:
+            InterruptedUploadError: told to stop.
+            StoppedByServerError: the server won't have the run.
+        """
+        return self._deliver_all(follow=True)
+
+    def drain(self) -> Result:
+        """Deliver what is there now, and the status if the run has ended.
+
+        Raises:
+            InterruptedUploadError: told to stop.
+            GaveUpError: no answer for too long.
+            StoppedByServerError: the server won't have the run.
+        """
+        return self._deliver_all(follow=False)
+
+    def _deliver_all(self, *, follow: bool) -> Result:
+        try:
+            return self._loop(follow=follow)
+        except StoppedByServerError as error:
+            self._asking.say_trouble(str(error), stopped=True)
+            raise
+        finally:
+            for reader in self._readers.values():
+                reader.close()
+
+    def _loop(self, *, follow: bool) -> Result:
+        due = self._clock()
+        hurry = False
+        while True:
+            self._asking.glance()
+            self._writers.poll()
+            self._sync.tick()
+            # Asked before reading: what is read afterwards lies before this end, or the run goes on.
+            ended = self._writers.ending()
+            full = self._fill()
+            hurry = self._asking.woken() or hurry or ended is not None
+            if self.state.run_id is None:
+                self._opening.open(self._spec)
+            if self._chunk:
+                at_once = (full or not follow) and not self._pacer.strained
+                if at_once or hurry or self._clock() >= due:
+                    self._deliver()
+                    due = self._clock() + self._pacer.pause()
+                    continue
+            else:
+                hurry = False
+                if ended is not None and self._writers.final:
+                    self._pass_over_torn_ends()
+                self._skip_records_without_content()
+                closed = ended is not None and self._close(ended)
+                if closed or not follow:
+                    return Result(delivered=True, closed=closed)
+            until_due = due - self._clock() if self._chunk else _POLL_SECONDS
+            self._asking.wait(min(until_due, _POLL_SECONDS))
+
+    def _fill(self) -> bool:
+        """Read into the chunk; True when it fills a request."""
+        limits, chunk = self._backend.limits, self._chunk
+        if self._waiting is not None:
+            reader, record = self._waiting
+            if not chunk.has_room(record, limits):
+                return True
+            self._waiting = None
+            chunk.add(record)
+            self._positions[reader.path.name] = reader.offset
+        for reader in self._open_readers():
+            position = reader.offset
+            while (record := reader.next()) is not None:  # type: ignore[assignment]
+                if not chunk.has_room(record, limits):
+                    self._waiting = reader, record
+                    self._positions[reader.path.name] = position
+                    return True
+                chunk.add(record)
+                position = reader.offset
+                if chunk.full(limits):
+                    self._positions[reader.path.name] = position
+                    return True
+            self._positions[reader.path.name] = position
+        return False
+
+    def _open_readers(self) -> list[JournalReader]:
+        for path in self._run.journals():
+            if path not in self._readers:
+                self._readers[path] = JournalReader(path, self.state.positions.get(path.name, 0))
+                self._spec = self._run.spec()
+        return list(self._readers.values())
+
+    def _deliver(self) -> None:
+        if self.state.status not in {None, ending.RUNNING}:
+            self._set_status(ending.RUNNING, None, None)
+        chunk, self._chunk = self._chunk, Chunk()
+        if chunk.conflicts:
+            self._refusals.set_aside(Batch(params=chunk.conflicts), "param changed", "the run has another value")
+        for batch in requests_of(chunk, self._backend.limits):
+            self._send(batch)
+        self._save_positions()
+
+    def _save_positions(self) -> None:
+        self.state.positions.update(self._positions)
+        self.state.bad_lines = self._bad_lines_before + sum(reader.bad_lines for reader in self._readers.values())
+        self._asking.save()
+        self._on_progress(self.state)
+
+    def _pass_over_torn_ends(self) -> None:
+        """Nobody will complete what a dead writer left half written."""
+        for reader in self._readers.values():
+            size = reader.path.stat().st_size
+            if reader.offset < size and not reader.too_new and self._positions.get(reader.path.name) != size:
+                self._bad_lines_before += 1
+                self._positions[reader.path.name] = size
+
+    def _skip_records_without_content(self) -> None:
+        if any(self.state.positions.get(name) != offset for name, offset in self._positions.items()):
+            self._save_positions()
+
+    def _send(self, batch: Batch) -> None:
+        batch = self._fit(batch)
+        if len(batch) == 0:
+            return
+        refused = self._post(batch)
+        taken = len(batch)
+        if not refused.ok:
+            self._ask_whether_the_run_is_the_trouble()
+            taken = divide(batch, self._post, self._set_aside, refused)
+        if batch.metrics:
+            self.state.points += taken
+
+    def _post(self, batch: Batch) -> Outcome[None]:
+        run_id, limits = self.state.run_id or "", self._backend.limits
+        full = len(batch.metrics) == limits.metrics
+        return self._asking.ask(lambda: self._backend.send(run_id, batch), full=full)
+
+    def _fit(self, batch: Batch) -> Batch:
+        """The batch without what the server surely refuses, and with its texts cut to what it keeps."""
+        names = {item[0] for part in (batch.metrics, batch.params, batch.tags) for item in part}
+        faults = {name: self._backend.name_fault(name) for name in names}
+        for fault in set(faults.values()) - {None}:
+            assert fault is not None
+            refused = Batch(
+                [item for item in batch.metrics if faults[item[0]] == fault],
+                [item for item in batch.params if faults[item[0]] == fault],
+                [item for item in batch.tags if faults[item[0]] == fault],
+            )
+            self._refusals.set_aside(refused, fault, fault)
+        limits = self._backend.limits
+        return Batch(
+            [item for item in batch.metrics if faults[item[0]] is None],
+            [self._cut(item, limits.param_length) for item in batch.params if faults[item[0]] is None],
+            [self._cut(item, limits.tag_length) for item in batch.tags if faults[item[0]] is None],
+        )
+
+    def _cut(self, item: tuple[str, str], length: int) -> tuple[str, str]:
+        key, value = item
+        if len(value) <= length:
+            return item
+        self.state.shortened += 1
+        return key, value[:length]
+
+    def _ask_whether_the_run_is_the_trouble(self) -> None:
+        run_id = self.state.run_id or ""
+        found = self._asking.ask(lambda: self._backend.get_run(run_id))
+        if found.kind is Kind.REFUSED:
+            raise StoppedByServerError(f"{found.message}. Everything is kept; `sync --to` another server delivers it")
+        if found.value is not None and not found.value.active:
+            raise StoppedByServerError(
+                f"run {run_id} was deleted on the server. Everything is kept: restore the run and `sync`, "
+                "or `sync --to` another server"
+            )
+
+    def _set_aside(self, batch: Batch, refused: Outcome[None]) -> None:
+        self._refusals.set_aside(batch, refused.code or "refused", refused.message)
+
+    def _close(self, ended: Ending) -> bool:
+        """Bring the status to the server; True when it can't change any more."""
+        if (self.state.status, self.state.reason, self.state.status_time) != (ended.status, ended.reason, ended.time):
+            self._opening.delete_twins(self._spec)
+            self._set_parent()
+            self._set_status(ended.status, ended.reason, ended.time)
+        return self._writers.final
+
+    def _set_parent(self) -> None:
+        if self._spec.parent is not None and not self.state.parent_set:
+            parent = self._opening.parent_run_id(self._spec)
+            if parent is not None:
+                self._post(Batch(tags=[("mlflow.parentRunId", parent)]))
+                self.state.parent_set = True
+
+    def _set_status(self, status: str, reason: str | None, time: int | None) -> None:
+        run_id = self.state.run_id or ""
+        if reason != self.state.reason:
+            self._post(self._fit(Batch(tags=[(EXIT_REASON_TAG, reason or "")])))
+        updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, time))
+        if not updated.ok:
+            raise StoppedByServerError(updated.message)
+        self.state.status, self.state.reason, self.state.status_time = status, reason, time or 0
+        self._asking.save(durable=True)
+        self._on_progress(self.state)

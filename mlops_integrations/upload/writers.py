@@ -1,0 +1,121 @@
+"""The processes that write in a run directory: are they gone, and how did they end?
+
+Whoever delivers or watches a run directory polls this, and it writes down what it finds beside the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlops_integrations.journal import identity, reader, rundir
+from mlops_integrations.journal.ending import Ending, Exit
+from mlops_integrations.journal.identity import Life
+from mlops_integrations.journal.records import Identity
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.upload import kernel
+
+
+class Writers:
+    """Every journal file's writer.
+
+    Args:
+        run: the run directory.
+        presume_dead: writers that can't be judged from here count as dead (``sync --close``).
+        pidfds: descriptors of processes, by number, opened when these surely lived.
+    """
+
+    def __init__(
+        self, run: RunDirectory, *, presume_dead: bool = False, pidfds: Mapping[int, int] | None = None
+    ) -> None:
+        self._pidfds = dict(pidfds or {})
+        self._run = run
+        self._presume_dead = presume_dead
+        self._processes: dict[Path, _Process] = {}
+
+    def poll(self) -> None:
+        """Look at every writer, and write down the end of those who are newly gone."""
+        for path in self._run.journals():
+            process = self._processes.get(path)
+            if process is None:
+                header, _ = reader.read_start(path)
+                if header is None:
+                    continue
+                process = self._processes[path] = _Process(header.writer, self._pidfds.pop(header.writer.pid, None))
+            if not process.gone:
+                self._look(path, process)
+
+    def _look(self, path: Path, process: _Process) -> None:
+        last_sign = path.stat().st_mtime
+        out_of_memory = process.out_of_memory()
+        if process.ended(last_sign):
+            # Nobody saw it end: its last sign of life is the best guess of when it did.
+            at = time.time() if process.watched else last_sign
+            self._run.note_exit(path, Exit(int(at * 1000), process.wait_status(), out_of_memory))
+            process.let_go()
+        elif self._presume_dead and process.life is Life.UNKNOWN:
+            self._run.note_exit(path, Exit(int(last_sign * 1000)))
+            process.let_go()
+
+    def ending(self) -> Ending | None:
+        """How the run ended; None while a writer may still write."""
+        return self._run.ending()
+
+    @property
+    def final(self) -> bool:
+        """No writer can change any more how the run ended: each has said so itself, or is gone."""
+        ends = ((process, rundir.end_of(path)) for path, process in self._processes.items())
+        return all(process.gone or (end is not None and not end.provisional) for process, end in ends)
+
+    @property
+    def all_gone(self) -> bool:
+        """No writer's process is left."""
+        return bool(self._processes) and all(process.gone for process in self._processes.values())
+
+    @property
+    def unknown(self) -> list[Identity]:
+        """Writers of which nothing can be said from here."""
+        return [
+            process.writer for process in self._processes.values() if process.life is Life.UNKNOWN and not process.gone
+        ]
+
+    def close(self) -> None:
+        """Let go of the processes."""
+        for process in self._processes.values():
+            process.let_go()
+
+
+class _Process:
+    """One writer's process, held by a file descriptor where the system has such."""
+
+    def __init__(self, writer: Identity, pidfd: int | None) -> None:
+        self.writer = writer
+        self.gone = False
+        self.life = identity.life_of(writer)
+        self.watched = self.life is Life.ALIVE or pidfd is not None
+        self._pidfd = kernel.open_process(writer.pid) if pidfd is None and self.watched else pidfd
+        # The number may have passed to another process between the two looks.
+        if pidfd is None and self._pidfd is not None and identity.life_of(writer) is not Life.ALIVE:
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._oom = kernel.OomCounter(writer.pid) if self.watched else None
+
+    def ended(self, last_sign: float) -> bool:
+        if self._pidfd is not None:
+            return kernel.has_ended(self._pidfd)
+        self.life = identity.life_of(self.writer, last_sign)
+        return self.life is Life.DEAD
+
+    def wait_status(self) -> int | None:
+        return kernel.wait_status(self.writer, self._pidfd)
+
+    def out_of_memory(self) -> bool:
+        return self._oom is not None and self._oom.recently()
+
+    def let_go(self) -> None:
+        self.gone = True
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None

@@ -1,0 +1,109 @@
+"""What users hand in, turned into what the journal keeps. Imports no library of numbers: it asks the value itself."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, Tags, Value
+
+INT64_MAX: Final = 2**63 - 1
+INT64_MIN: Final = -(2**63)
+_DEEPEST: Final = 20
+
+
+class NotANumberError(ValueError):
+    """The value has no meaning as a metric; the text says why."""
+
+
+def number(value: object) -> Value:
+    """A finite float, or the word for what is not finite.
+
+    Takes Python numbers, booleans (1.0, 0.0), NumPy scalars, and arrays and tensors of one element.
+
+    Raises:
+        NotANumberError: it is none of these.
+    """
+    try:
+        return spell(_as_float(value))
+    except NotANumberError:
+        raise
+    except OverflowError:
+        raise NotANumberError("too large for a float of 64 bits") from None
+    except Exception as error:  # the value is foreign code: whatever it raises, it is no number
+        raise NotANumberError(f"{type(value).__name__}: {error}") from None
+
+
+def _as_float(value: object) -> float:
+    if isinstance(value, (str, bytes, bytearray)) or value is None:
+        raise NotANumberError(type(value).__name__)
+    item = getattr(value, "item", None)
+    if callable(item):
+        value = item()
+    if isinstance(value, complex) or (not hasattr(value, "__float__") and not hasattr(value, "__index__")):
+        raise NotANumberError(type(value).__name__)
+    return float(value)  # type: ignore[arg-type]
+
+
+def spell(value: float) -> Value:
+    """The float itself, or "NaN", "Infinity", "-Infinity": JSON has no numbers for these."""
+    if value - value == 0.0:
+        return value
+    if value != value:
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def step_number(step: object) -> tuple[int, bool]:
+    """A step as an integer of 64 bits, and whether it was one already in substance.
+
+    Raises:
+        NotANumberError: it is no number, or does not fit.
+    """
+    exact = True
+    try:
+        whole = operator.index(step)  # type: ignore[arg-type]
+    except TypeError:
+        value = number(step)
+        if isinstance(value, str):
+            raise NotANumberError(f"step {value}") from None
+        whole = int(value // 1)
+        exact = whole == value
+    if not INT64_MIN <= whole <= INT64_MAX:
+        raise NotANumberError("step out of the range of 64 bits")
+    return whole, exact
+
+
+def texts(params: Mapping[Any, object], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Each parameter as text, nested mappings flattened with ``/``; an empty mapping stays as ``{}``."""
+    for key, value in params.items():
+        name = f"{prefix}{text(key)}"
+        if isinstance(value, Mapping) and value and depth < _DEEPEST:
+            yield from texts(value, f"{name}/", depth + 1)
+        else:
+            yield name, text(value)
+
+
+def text(value: object) -> str:
+    """``str(value)`` in well-formed Unicode; a value that can't be printed is named by its type."""
+    try:
+        plain = str(value)
+    except Exception as error:  # foreign code: a parameter is never worth a training
+        plain = f"<{type(value).__name__}: {error.__class__.__name__} in str()>"
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        return plain.encode(errors="backslashreplace").decode()
+    return plain
+
+
+def well_formed(record: Record) -> Record:
+    """The same record with text that can be written: half surrogate pairs are spelled out."""
+    if isinstance(record, Metrics):
+        return Metrics(record.time, [(text(key), value, step) for key, value, step in record.values])
+    if isinstance(record, (Params, Tags)):
+        return type(record)(record.time, {text(key): text(value) for key, value in record.values.items()})
+    if isinstance(record, Artifact):
+        return Artifact(record.time, text(record.file), text(record.path), record.size)
+    return record

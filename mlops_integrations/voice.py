@@ -1,0 +1,77 @@
+"""What the user is told, on stderr through the logger ``mlops_integrations``, each thing once.
+
+No handler of ours: without any, Python prints warnings as they are. So everything is said at that level.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Final
+
+from mlops_integrations.journal.cursor import Cursor
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+
+class Voice:
+    """Tells about one run."""
+
+    def __init__(self, directory: Path, *, quiet: bool) -> None:
+        self._directory = directory
+        self._quiet = quiet
+        self._said: set[str] = set()
+
+    def once(self, what: str, message: str, *arguments: object) -> None:
+        """Warn, if nothing was said under the name ``what`` before."""
+        if what not in self._said:
+            self._said.add(what)
+            logger.warning("mlops: " + message, *arguments)
+
+    def news(self, state: Cursor) -> None:
+        """What the cursor tells that was not said yet: the link, trouble, refusals."""
+        if state.url is not None and not self._quiet:
+            self.once("link", "view run at %s", state.url)
+        if state.trouble is not None:
+            self._trouble(state)
+        for reason, count in state.refused.items():
+            self.once(
+                f"refused {reason}",
+                "the server refuses %d record(s): %s. They stand in %s, the rest goes on",
+                count,
+                reason,
+                self._directory / "refused.jsonl",
+            )
+        if state.shortened:
+            self.once("shortened", "texts over the server's limit are cut there; the journal has them whole")
+
+    def _trouble(self, state: Cursor) -> None:
+        assert state.trouble is not None
+        if state.trouble.stopped:
+            self.once(f"stopped {state.trouble.message}", "delivery has stopped: %s", state.trouble.message)
+        else:
+            self.once(
+                f"trouble {state.trouble.since}",
+                "%s does not take the records (%s). Training goes on, they are kept in %s, and delivery is tried again",
+                state.destination,
+                state.trouble.message,
+                self._directory,
+            )
+
+    def left_over(self, delivered: int, total: int) -> None:
+        """The last line of a run that is not all delivered, with the command that delivers the rest."""
+        missing = "" if delivered < total else ", but not all of the run's parameters, tags and status"
+        logger.warning(
+            "mlops: %s of %s points delivered%s. The rest: %s",
+            f"{delivered:,}",
+            f"{total:,}",
+            missing,
+            sync_command(self._directory),
+        )
+
+
+def sync_command(directory: Path) -> str:
+    """The shell command that delivers a run directory."""
+    return f"{shlex.quote(sys.executable or 'python')} -m mlops_integrations sync {shlex.quote(str(directory))}"
