@@ -5,12 +5,39 @@ Doors translate a framework's hooks into calls of a run; this is the part that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, cast
 
 from mlops_integrations import start
 from mlops_integrations.journal import ending
 from mlops_integrations.run import Run
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def guarded(hook: Hook) -> Hook:
+    """A framework's hook whose own failure is counted and said, and does not reach the training.
+
+    For methods of classes that keep their door in ``_door``.
+    """
+
+    @functools.wraps(hook)
+    def wrapper(self: Any, *args: object, **kwargs: object) -> None:
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:  # whatever it is, it must not end a training
+            self._door.swallow(error)
+
+    return cast("Hook", wrapper)
+
+
+def keywords_of_start_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a door's arguments (its ``locals()``) that are keywords of ``start_run``."""
+    return {name: arguments[name] for name in start.start_run.__kwdefaults__ or ()}
 
 
 class Door:
@@ -58,3 +85,10 @@ class Door:
     def failed(self, error: BaseException) -> None:
         """This exception left the training."""
         self.ended(*ending.of_exception(error))
+
+    def swallow(self, error: Exception) -> None:
+        """Our own failure in a hook: counted and said, the training goes on."""
+        if self._run is not None:
+            self._run.swallow(error)
+        else:
+            logger.warning("mlops: no run could be opened, training goes on; please report %r", error)

@@ -129,10 +129,14 @@ class Recording:
         if not writer.exists():
             self.voice.once("deleted", "the run directory %s was deleted: what is logged is lost", self.run.path)
         self._driver.check()
+        self.say_news()
+        self._write_losses(writer)
+
+    def say_news(self) -> None:
+        """Tell what the uploader has written down and was not told yet."""
         state = self.view.now()
         if state is not None:
             self.voice.news(state)
-        self._write_losses(writer)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -174,6 +178,7 @@ class Recording:
         while not done():
             now = time.monotonic()
             if now >= deadline:
+                self.say_news()
                 return False
             if now >= check_at:
                 self._driver.check()
@@ -206,12 +211,10 @@ class Recording:
 
     def say_what_is_left(self) -> None:
         """Tell the news, and what is not delivered with the command that delivers it."""
-        state = self.view.now()
-        if state is not None:
-            self.voice.news(state)
+        self.say_news()
         if not self._left_said and self.has_server and not self.is_delivered():
             self._left_said = True
-            total = self._points_before + self._points
+            total, state = self._points_before + self._points, self.view.now()
             self.voice.left_over(0 if state is None else min(state.points, total), total)
 
     def disown(self) -> None:

@@ -44,6 +44,9 @@ class Voice:
                 reason,
                 self._directory / "refused.jsonl",
             )
+        for twin in state.deleted_twins:
+            text = "a lost reply had left a second, empty run on the server: %s was deleted there"
+            self.once(f"twin {twin}", text, twin)
         if state.shortened:
             self.once("shortened", "texts over the server's limit are cut there; the journal has them whole")
 

@@ -37,6 +37,8 @@ class Cursor(msgspec.Struct):
     """When a creation was about to be asked for. With no ``run_id`` beside it: look for the run before asking again."""
     ambiguous: bool = False
     """A creation was asked for with no clear answer: the server may hold an empty twin."""
+    deleted_twins: list[str] = []
+    """Empty runs that such a creation had left behind."""
     parent_set: bool = False
     """The link to the parent is on the server."""
     points: int = 0

@@ -46,7 +46,9 @@ class Surroundings:
     sleep: Callable[[float], None] = time.sleep
     rng: random.Random = field(default_factory=random.Random)
     patience: float | None = None
-    """Seconds without an answer before giving up; None: never."""
+    """Seconds without an answer before giving up; None: never. May be changed while asking."""
+    on_answer: Callable[[], None] = lambda: None
+    """Called at each answer of the server."""
 
 
 class Asking:
@@ -84,6 +86,7 @@ class Asking:
     def answered(self) -> None:
         """The server speaks to us: whatever the trouble was, it is over."""
         self._last_answer = self._around.clock()
+        self._around.on_answer()
         if self._state.trouble is not None:
             self._state.trouble = None
             self.save()

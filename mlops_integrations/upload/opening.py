@@ -111,19 +111,17 @@ class Opening:
         runs = self._found(spec.parent)
         return runs[0].run_id if runs else None
 
-    def delete_twins(self, spec: RunSpec) -> list[str]:
-        """Delete empty runs of our uid that a late creation left behind; their ids."""
+    def delete_twins(self, spec: RunSpec) -> None:
+        """Delete empty runs of our uid that a late creation left behind; the cursor says which."""
         if not self._state.ambiguous:
-            return []
-        deleted = []
+            return
         for run in self._found(spec.uid):
             if run.run_id != self._state.run_id and run.empty:
                 twin = run.run_id
                 if self._asking.ask(lambda twin=twin: self._backend.delete_run(twin)).ok:  # type: ignore[misc]
-                    deleted.append(twin)
+                    self._state.deleted_twins.append(twin)
         self._state.ambiguous = False
-        self._asking.save(durable=False)
-        return deleted
+        self._asking.save()
 
 
 def _value(outcome: Outcome[T]) -> T:

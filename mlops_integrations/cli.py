@@ -1,0 +1,151 @@
+"""The command line: parses what was typed, calls a command, returns its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from mlops_integrations import settings
+from mlops_integrations.command import INTERRUPTED, SOME_LEFT, USAGE, UsageError, finding, texts
+from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.version import VERSION
+
+_ABOUT: Final = "Recorded runs: deliver them to a tracking server, look at them."
+_EPILOG: Final = """\
+exit codes: 0 all is delivered, 1 something is left, 2 wrong usage, 3 there is no server, 130 interrupted
+"""
+
+_SYNC: Final = """\
+Deliver what is not delivered, and how each run ended.
+Safe to call at any time and any number of times, beside running trainings too.
+"""
+_TO: Final = """\
+the server, as http(s)://[user:password@]host[:port][/prefix]; left out, the one that a run was recorded for, then
+MLFLOW_TRACKING_URI
+"""
+_CLOSE: Final = """\
+also close runs of other machines and containers, of which can't be told from here whether they still run: to be used
+when you know that they don't
+"""
+_STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."
+_RUNS: Final = "The table of runs, oldest first."
+_SHOW: Final = "One run: parameters, tags, metrics with their curves. Several runs: compared side by side."
+_DIRECTORIES: Final = "a run directory, or one that holds run directories; left out, MLOPS_DIR, then ./mlops_runs"
+_ROOT: Final = "the directory that holds the runs; left out, MLOPS_DIR, then ./mlops_runs"
+_RUN: Final = """\
+a run's directory or the beginning of that directory's name, or a run's name, uid or id on the server; left out, the
+latest run
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what was typed.
+
+    Args:
+        arguments: left out, the process's own.
+
+    Returns:
+        The exit code.
+    """
+    terminal = Terminal(sys.stdout, sys.stderr)
+    code = _call(terminal, arguments)
+    terminal.close()
+    return code or (SOME_LEFT if terminal.failed else code)
+
+
+def _call(terminal: Terminal, arguments: Sequence[str] | None) -> int:
+    try:
+        typed = _parser().parse_args(arguments)
+        command: Callable[[Terminal, argparse.Namespace], int] = typed.command
+        return command(terminal, typed)
+    except SystemExit as error:  # help, version and wrong usage, which the parser has printed
+        return error.code if isinstance(error.code, int) else 0
+    except UsageError as error:
+        terminal.note(f"{texts.PROGRAM}: {error}")
+        return USAGE
+    except OSError as error:
+        terminal.note(f"{texts.PROGRAM}: {error}")
+        return SOME_LEFT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends every complaint with what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\nMore: {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=texts.PROGRAM, description=_ABOUT, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    sync = commands.add_parser("sync", help="deliver runs to their server", description=_SYNC, epilog=_EPILOG)
+    sync.add_argument("directories", metavar="DIR", nargs="*", help=_DIRECTORIES)
+    sync.add_argument("--to", metavar="URI", help=_TO)
+    sync.add_argument("--close", action="store_true", help=_CLOSE)
+    sync.set_defaults(command=_sync)
+
+    status = commands.add_parser("status", help="what is left, and why", description=_STATUS, epilog=_EPILOG)
+    status.add_argument("directories", metavar="DIR", nargs="*", help=_DIRECTORIES)
+    status.set_defaults(command=_status)
+
+    runs = commands.add_parser("runs", help="the table of runs", description=_RUNS)
+    runs.add_argument("--dir", metavar="DIR", help=_ROOT)
+    runs.add_argument("--json", action="store_true", help="a JSON array with an object for each run")
+    runs.set_defaults(command=_runs)
+
+    show = commands.add_parser("show", help="a run and its curves, or several compared", description=_SHOW)
+    show.add_argument("runs", metavar="RUN", nargs="*", help=_RUN)
+    show.add_argument("--dir", metavar="DIR", help=_ROOT)
+    show.set_defaults(command=_show)
+    return parser
+
+
+def _sync(terminal: Terminal, typed: argparse.Namespace) -> int:
+    from mlops_integrations.command.sync import Sync
+
+    runs = finding.all_runs(typed.directories)
+    if not runs:
+        terminal.line(_no_runs(typed.directories))
+    return Sync(terminal, typed.to, typed.close).run(runs)
+
+
+def _status(terminal: Terminal, typed: argparse.Namespace) -> int:
+    from mlops_integrations.command.status import status
+
+    runs = finding.all_runs(typed.directories)
+    if not runs:
+        terminal.line(_no_runs(typed.directories))
+    return status(terminal, runs)
+
+
+def _runs(terminal: Terminal, typed: argparse.Namespace) -> int:
+    from mlops_integrations.command.runs import runs
+
+    return runs(terminal, _root(typed.dir), as_json=typed.json)
+
+
+def _show(terminal: Terminal, typed: argparse.Namespace) -> int:
+    from mlops_integrations.command.show import show
+
+    root = _root(typed.dir)
+    found = [finding.one_run(root, name) for name in typed.runs] or [finding.latest_run(root)]
+    return show(terminal, found)
+
+
+def _root(name: str | None) -> Path:
+    root = settings.default_root() if name is None else Path(name).expanduser().absolute()
+    if name is not None and not root.is_dir():
+        raise UsageError(f"--dir: {root} is not a directory")
+    return root
+
+
+def _no_runs(directories: list[str]) -> str:
+    return f"No runs in {finding.where(directories)}. Where others are: name the directory, or set MLOPS_DIR."

@@ -1,0 +1,108 @@
+"""A full reading of one run's journal in little memory: parameters, tags, and each metric's curve, thinned out."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from mlops_integrations.journal.reader import JournalReader
+from mlops_integrations.journal.records import Artifact, Losses, Metrics, Params, Record, Tags, Value
+from mlops_integrations.journal.rundir import RunDirectory
+
+_MOST_KEPT: Final = 1_000
+
+
+@dataclass(slots=True)
+class Curve:
+    """One metric: numbers over all of its points, and up to 1,000 points, evenly chosen in the order of logging."""
+
+    count: int = 0
+    least: float | None = None
+    greatest: float | None = None
+    last: Value | None = None
+    not_finite: dict[str, int] = field(default_factory=dict)
+    """How often each of NaN, Infinity and -Infinity came."""
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    """NaN stands for whatever is not finite."""
+    _stride: int = 1
+
+    def add(self, step: int, value: Value) -> None:
+        """One more point."""
+        if isinstance(value, str):
+            self.not_finite[value] = self.not_finite.get(value, 0) + 1
+        elif self.least is None or self.greatest is None:
+            self.least = self.greatest = value
+        elif value < self.least:
+            self.least = value
+        elif value > self.greatest:
+            self.greatest = value
+        if self.count % self._stride == 0:
+            self._keep(step, float("nan") if isinstance(value, str) else value)
+        self.count += 1
+        self.last = value
+
+    def _keep(self, step: int, value: float) -> None:
+        if len(self.steps) >= _MOST_KEPT:
+            self.steps, self.values = self.steps[::2], self.values[::2]
+            self._stride *= 2
+            if self.count % self._stride:
+                return
+        self.steps.append(step)
+        self.values.append(value)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a run recorded."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    artifacts: int = 0
+    losses: dict[str, int] = field(default_factory=dict)
+    bad_lines: int = 0
+
+
+def read(run: RunDirectory) -> Contents:
+    """Read all journal files of a run.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    contents = Contents()
+    for path in run.journals():
+        journal = JournalReader(path)
+        try:
+            losses = _take_in(journal, contents)
+        finally:
+            journal.close()
+        contents.bad_lines += journal.bad_lines
+        for reason, count in losses.items():
+            contents.losses[reason] = contents.losses.get(reason, 0) + count
+    return contents
+
+
+def _take_in(records: Iterator[Record] | JournalReader, contents: Contents) -> dict[str, int]:
+    """Add one file's records; what its writer could not keep."""
+    losses: dict[str, int] = {}
+    curves = contents.curves
+    for record in records:
+        if isinstance(record, Metrics):
+            for key, value, step in record.values:
+                curve = curves.get(key)
+                if curve is None:
+                    curve = curves[key] = Curve()
+                curve.add(step, value)
+        elif isinstance(record, Params):
+            for key, text in record.values.items():
+                contents.params.setdefault(key, text)  # as on the server: the first value stands
+        elif isinstance(record, Tags):
+            contents.tags.update(record.values)
+        elif isinstance(record, Artifact):
+            contents.artifacts += 1
+        elif isinstance(record, Losses):
+            losses = record.counts
+    return losses

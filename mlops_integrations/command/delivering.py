@@ -1,0 +1,149 @@
+"""One run's delivery by hand: the lease, which a live uploader is asked for, and the uploader's surroundings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlops_integrations.command.progress import Progress
+from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.lease import RENEW_SECONDS, Holder, Lease, live_holder
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.upload.asking import GaveUpError, InterruptedUploadError, StoppedByServerError, Surroundings
+from mlops_integrations.upload.writers import Writers
+
+if TYPE_CHECKING:
+    from mlops_integrations.backends.base import Backend
+
+_FIRST_PATIENCE: Final = 5.0
+"""Seconds without an answer before a server that has never answered counts as absent."""
+_PATIENCE: Final = 60.0
+_ASK_SECONDS: Final = 0.2
+
+
+class LeftError(Exception):
+    """Something of a run stays undelivered; the text says why."""
+
+
+@dataclass(slots=True)
+class Server:
+    """One destination, and what was found out about it."""
+
+    uri: str
+    backend: Backend
+    reached: bool = False
+    """It has answered."""
+    lost: str | None = None
+    """Why it is not asked any more."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds without an answer before giving up."""
+        return _PATIENCE if self.reached else _FIRST_PATIENCE
+
+
+@contextmanager
+def lease_of(run: RunDirectory, seconds: float, tell: Callable[[Holder], None]) -> Iterator[Lease]:
+    """Hold a run's lease, if it can be had.
+
+    Args:
+        run: the run directory.
+        seconds: how long to wait for a live uploader to hand it over: it does so after the request that it is in.
+        tell: called once with who holds it, when there is something to wait for.
+
+    Raises:
+        LeftError: somebody keeps it.
+        OSError: the directory can't be written.
+    """
+    lease = Lease(run.path, "sync", yields=False)
+    try:
+        _take(lease, run, time.monotonic() + seconds, tell)
+    finally:
+        lease.wish_fulfilled()
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _take(lease: Lease, run: RunDirectory, deadline: float, tell: Callable[[Holder], None]) -> None:
+    told = False
+    while not lease.acquire():
+        holder = live_holder(run.path)
+        if holder is not None and not holder.yields:
+            raise LeftError(f"{holder} is delivering it")
+        if time.monotonic() >= deadline:
+            raise LeftError(f"{holder} does not hand the delivery over")
+        if holder is not None and not told:
+            tell(holder)
+            told = True
+        lease.ask()
+        time.sleep(_ASK_SECONDS)
+
+
+class Delivery:
+    """Drains one run. Its owner holds the lease."""
+
+    def __init__(self, run: RunDirectory, server: Server, writers: Writers, lease: Lease, progress: Progress) -> None:
+        from mlops_integrations.upload.uploader import Uploader
+
+        self._run = run
+        self._server = server
+        self._lease = lease
+        self._progress = progress
+        self._renew_at = 0.0
+        self._around = Surroundings(stop=self._stop, patience=server.patience, on_answer=self._answered)
+        self._uploader = Uploader(run, server.backend, server.uri, writers, self._around, self._advanced)
+        self._points_before = self.state.points
+        self._refused_before = dict(self.state.refused)
+
+    @property
+    def state(self) -> Cursor:
+        """How far it is."""
+        return self._uploader.state
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What the server has refused this time, by reason."""
+        counts = self.state.refused.items()
+        fresh = {reason: count - self._refused_before.get(reason, 0) for reason, count in counts}
+        return {reason: count for reason, count in fresh.items() if count}
+
+    def drain(self) -> None:
+        """Deliver what is there.
+
+        Raises:
+            LeftError: not all could be delivered.
+            OSError: the run directory can't be read or written.
+        """
+        try:
+            self._uploader.drain()
+        except GaveUpError as error:
+            self._server.lost = f"{self._server.uri}: {error}"
+            raise LeftError(self._server.lost) from None
+        except StoppedByServerError as error:
+            raise LeftError(f"{self._server.uri}: {error}") from None
+        except InterruptedUploadError:
+            raise LeftError(f"{live_holder(self._run.path)} has taken the delivery over") from None
+
+    def _advanced(self, state: Cursor) -> None:
+        self._progress.at(state.points - self._points_before)
+
+    def _answered(self) -> None:
+        self._server.reached = True
+        self._around.patience = self._server.patience
+
+    def _stop(self) -> bool:
+        """Whether the lease is lost; renews it and shows the progress, for this is called all the time."""
+        trouble = self.state.trouble
+        self._progress.tick(None if trouble is None else trouble.message)
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + RENEW_SECONDS
+            if not self._lease.held():
+                return True
+            self._lease.renew()
+        return False

@@ -1,0 +1,84 @@
+"""From what was typed to run directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlops_integrations import settings
+from mlops_integrations.command import UsageError, texts
+from mlops_integrations.errors import RunDirectoryError
+from mlops_integrations.journal import cursor, rundir
+from mlops_integrations.journal.rundir import RunDirectory
+
+_MOST_LISTED = 10
+
+
+def all_runs(directories: list[str]) -> list[RunDirectory]:
+    """The run directories in these roots, each root being a run directory itself or holding some; or in the default.
+
+    Raises:
+        UsageError: a directory that was named does not exist.
+    """
+    roots = [Path(name).expanduser() for name in directories] or [settings.default_root()]
+    found: dict[Path, RunDirectory] = {}
+    for root in roots:
+        if directories and not root.is_dir():
+            raise UsageError(f"{root} is not a directory: name a run directory or one that holds run directories")
+        for run in rundir.run_directories(root.resolve()):
+            found.setdefault(run.path, run)
+    return list(found.values())
+
+
+def where(directories: list[str]) -> str:
+    """Where ``all_runs`` looks, for messages."""
+    return ", ".join(directories) or str(settings.default_root())
+
+
+def one_run(root: Path, typed: str) -> RunDirectory:
+    """The run that somebody means.
+
+    Args:
+        root: where runs are looked for by name.
+        typed: a directory; or, of a run in ``root``, the directory's name or its beginning, the run's name, that name
+            as it is told when the run begins, its uid, or the server's id.
+
+    Raises:
+        UsageError: there is none, or there are several.
+    """
+    path = Path(typed).expanduser()
+    if path.is_dir() and any(path.glob("journal-*.jsonl")):
+        return RunDirectory(path.resolve())
+    runs = list(rundir.run_directories(root))
+    exact = [run for run in runs if typed in _exact_names(run)]
+    found = exact or [run for run in runs if run.path.name.startswith(typed)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(
+            f"no run {typed!r} in {root}: {texts.shell_command('runs')} lists the runs, --dir names another directory"
+        )
+    listed = ", ".join(run.path.name for run in found[:_MOST_LISTED])
+    more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
+    raise UsageError(f"{typed!r} may be any of {len(found)} runs, name one by its directory: {listed}{more}")
+
+
+def latest_run(root: Path) -> RunDirectory:
+    """The run that began last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    runs = list(rundir.run_directories(root))
+    if not runs:
+        raise UsageError(f"no runs in {root}: --dir or MLOPS_DIR names another directory")
+    linked = (root / "latest").resolve()
+    return next((run for run in runs if run.path.resolve() == linked), runs[-1])
+
+
+def _exact_names(run: RunDirectory) -> set[str | None]:
+    try:
+        spec = run.spec()
+    except RunDirectoryError:
+        return {run.path.name}
+    ids = {state.run_id for state in cursor.load_all(run.path) if state.run_id}
+    return {run.path.name, spec.uid, spec.name, texts.label(spec), *ids}

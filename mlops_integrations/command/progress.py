@@ -1,0 +1,77 @@
+"""How far a delivery has got: points delivered of total, rate, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.command.texts import counted, duration
+
+_REWRITE_SECONDS: Final = 0.2
+_LINE_SECONDS: Final = 5.0
+
+
+class Progress:
+    """Says it now and then: on a terminal by rewriting one line, elsewhere by a line every few seconds.
+
+    Args:
+        terminal: where to say it.
+        total: points that are to be delivered, as far as is known.
+        runs: how many runs that are.
+    """
+
+    def __init__(self, terminal: Terminal, total: int, runs: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._terminal = terminal
+        self._total = total
+        self._runs = runs
+        self._clock = clock
+        self._began = clock()
+        self._said_at = self._began
+        self._run = 0
+        self._label = ""
+        self._done_before = 0
+        self.delivered = 0
+        """Points acknowledged in all."""
+
+    def summary(self) -> str:
+        """The end of a sentence: how much in what time; empty if there was nothing."""
+        if not self.delivered:
+            return ""
+        seconds = max(self._clock() - self._began, 1e-3)
+        points = counted(self.delivered, "point")
+        return f". {points} in {duration(seconds)} ({self.delivered / seconds:,.0f} points/s)"
+
+    def begin(self, label: str) -> None:
+        """The next run's turn."""
+        self._run += 1
+        self._label = label
+        self._done_before = self.delivered
+        if self._terminal.rewrites:
+            self._say(None)
+
+    def at(self, points: int) -> None:
+        """So many points of the present run are delivered."""
+        self.delivered = self._done_before + points
+        self.tick(None)
+
+    def tick(self, trouble: str | None) -> None:
+        """Say it, if it is time to."""
+        every = _REWRITE_SECONDS if self._terminal.rewrites else _LINE_SECONDS
+        if self._clock() - self._said_at >= every:
+            self._say(trouble)
+
+    def _say(self, trouble: str | None) -> None:
+        self._said_at = self._clock()
+        total = max(self._total, self.delivered)
+        seconds = self._said_at - self._began
+        rate = self.delivered / seconds if seconds > 0 else 0.0
+        text = f"{self._label}: {self.delivered:,} of {total:,} points"
+        if self._runs > 1:
+            text = f"[{self._run}/{self._runs}] {text}"
+        if trouble is not None:
+            text += f", waiting: {trouble}"
+        elif rate > 0:
+            text += f", {rate:,.0f} points/s, {duration((total - self.delivered) / rate)} left"
+        self._terminal.progress(text)

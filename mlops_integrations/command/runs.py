@@ -1,0 +1,84 @@
+"""``runs``: the table of runs, for people or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from mlops_integrations import settings
+from mlops_integrations.command import ALL_DELIVERED, summary, texts
+from mlops_integrations.command.summary import Summary
+from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.journal import rundir
+
+_HEADER: Final = ("RUN", "STATUS", "STARTED", "STEP", "LAST VALUES", "POINTS", "SERVER", "LINK")
+_VALUES_SHOWN: Final = 3
+_NAME_LENGTH: Final = 40
+_KEY_LENGTH: Final = 24
+_STATUS_LENGTH: Final = 40
+
+
+def runs(terminal: Terminal, root: Path, *, as_json: bool = False) -> int:
+    """Print the runs of a root, oldest first."""
+    default = settings.default_tracking_uri()
+    found: list[Summary] = []
+    unreadable = []
+    for run in rundir.run_directories(root):
+        try:
+            found.append(summary.read(run, default))
+        except OSError as error:
+            unreadable.append(f"{run.path.name}: {error}")
+    if as_json:
+        terminal.line("[")
+        for index, one in enumerate(found):
+            terminal.line(json.dumps(_fields(one)) + ("," if index + 1 < len(found) else ""))
+        terminal.line("]")
+    elif found:
+        terminal.table(_HEADER, [_row(one) for one in found])
+    else:
+        terminal.line(f"No runs in {root}. Where others are: --dir DIR, or MLOPS_DIR.")
+    for text in unreadable:
+        terminal.note(text)
+    return ALL_DELIVERED
+
+
+def _row(one: Summary) -> tuple[str, ...]:
+    latest = list(one.last_values.items())[-_VALUES_SHOWN:]
+    values = " ".join(f"{texts.printable(key, _KEY_LENGTH)}={texts.number(value)}" for key, value in latest)
+    more = len(one.last_values) - len(latest)
+    return (
+        texts.printable(one.label, _NAME_LENGTH),
+        texts.printable(one.status_text, _STATUS_LENGTH),
+        texts.moment(one.spec.start_time),
+        "" if one.last_step is None else str(one.last_step),
+        f"{values} +{more}" if more else values,
+        f"{one.points:,}",
+        one.delivery_text,
+        (one.state.url if one.state is not None else None) or "",
+    )
+
+
+def _fields(one: Summary) -> dict[str, Any]:
+    state = one.state
+    return {
+        "directory": str(one.run.path),
+        "uid": one.spec.uid,
+        "name": one.spec.name,
+        "status": one.status,
+        "reason": one.reason,
+        "started": texts.iso_8601(one.spec.start_time),
+        "ended": texts.iso_8601(one.ended),
+        "last_step": one.last_step,
+        "last_values": one.last_values,
+        "points": one.points,
+        "delivered": one.delivered,
+        "waiting": one.waiting,
+        "complete": one.complete,
+        "refused": one.refused,
+        "losses": one.losses,
+        "trouble": state.trouble.message if state is not None and state.trouble is not None else None,
+        "run_id": state.run_id if state is not None else None,
+        "url": state.url if state is not None else None,
+        "tracking_uri": one.destination,
+    }

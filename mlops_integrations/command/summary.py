@@ -1,0 +1,232 @@
+"""What one run directory tells without a full reading of it: status, last values, what is delivered and what waits.
+
+Cheap for a run that is delivered, however long; what waits in a journal whose writer has not ended is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mlops_integrations.command import texts
+from mlops_integrations.errors import RunDirectoryError
+from mlops_integrations.journal import cursor, ending, identity, lease, reader, rundir
+from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.ending import Ending
+from mlops_integrations.journal.identity import Life
+from mlops_integrations.journal.reader import JournalReader
+from mlops_integrations.journal.records import Losses, Metrics, RunSpec, Value
+from mlops_integrations.journal.rundir import RunDirectory
+
+MAYBE_RUNNING: Final = "RUNNING?"
+"""The status of a run whose writer can't be judged from here: it runs on another machine or in another container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run, as far as this machine knows."""
+
+    run: RunDirectory
+    spec: RunSpec
+    status: str
+    reason: str | None
+    ended: int | None
+    """When, in ms since 1970."""
+    last_step: int | None
+    last_values: dict[str, Value]
+    """Of the keys that were logged lately, the last one at the end."""
+    points: int
+    delivered: int
+    waiting: int
+    """Points that are neither delivered nor refused."""
+    losses: dict[str, int]
+    """What the writers could not keep, by reason."""
+    state: Cursor | None
+    """How far the destination has got that was delivered to last, and completely if there is such a one."""
+    destination: str | None
+    """Where that cursor goes; without one, where the run would be delivered."""
+    complete: bool
+    """All that there is now is delivered, the true status too if the run has ended."""
+
+    @property
+    def label(self) -> str:
+        """The run's short name."""
+        return texts.label(self.spec)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What the server refused, by reason."""
+        return self.state.refused if self.state is not None else {}
+
+    @property
+    def status_text(self) -> str:
+        """The status with its reason."""
+        return f"{self.status} ({self.reason})" if self.reason else self.status
+
+    @property
+    def delivery_text(self) -> str:
+        """Delivered or waiting, in few words."""
+        if self.complete:
+            return "delivered so far" if self.ended is None else "delivered"
+        if self.waiting:
+            return f"{self.waiting:,} waiting"
+        return "waiting" if self.state is None or not self.state.covers(self.run.sizes()) else "status waiting"
+
+
+def read(run: RunDirectory, default_destination: str | None) -> Summary:
+    """Read a run directory.
+
+    Args:
+        run: the run directory.
+        default_destination: where a run goes that was recorded without a server.
+
+    Raises:
+        RunDirectoryError: this version can't read it; the message says why.
+        OSError: it can't be read at all.
+    """
+    check(run)
+    spec = run.spec()
+    sizes = run.sizes()
+    ended = run.ending()
+    status = _status(run, ended)
+    state = _state(cursor.load_all(run.path), sizes, ended)
+    waiting = points_waiting(run, state)
+    points, delivered = _points(run, state, waiting)
+    last_step, last_values, losses = _latest(run)
+    return Summary(
+        run=run,
+        spec=spec,
+        status=status.status,
+        reason=status.reason,
+        ended=status.time or None,
+        last_step=last_step,
+        last_values=last_values,
+        points=points,
+        delivered=delivered,
+        waiting=waiting,
+        losses=losses,
+        state=state,
+        destination=state.destination if state is not None else spec.tracking_uri or default_destination,
+        complete=state is not None
+        and state.covers(sizes, ended)
+        and (ended is not None or status.status == ending.RUNNING),
+    )
+
+
+def check(run: RunDirectory) -> None:
+    """See whether this version can read the run.
+
+    Raises:
+        RunDirectoryError: it can't.
+    """
+    for path in run.journals():
+        journal = JournalReader(path)
+        try:
+            journal.next()
+        finally:
+            journal.close()
+        if journal.too_new:
+            raise RunDirectoryError(f"{path} was written by a newer version: update mlops-integrations")
+
+
+def points_waiting(run: RunDirectory, state: Cursor | None) -> int:
+    """How many points lie behind the cursor."""
+    return sum(
+        _points_behind(path, 0 if state is None else state.positions.get(path.name, 0)) for path in run.journals()
+    )
+
+
+def holder_text(directory: Path) -> str | None:
+    """Who holds the lease of a run directory, dead or alive."""
+    holder = lease.read(directory / "lease")
+    if holder is None:
+        return None
+    try:
+        alive = lease.live_holder(directory) is not None
+    except OSError:  # telling needs a file to be made there
+        return f"{holder}, at work or not"
+    return str(holder) if alive else f"{holder}, which is gone"
+
+
+def _points_behind(path: Path, position: int) -> int:
+    if position >= path.stat().st_size:
+        return 0
+    end = rundir.end_of(path)
+    if end is not None and position == 0:
+        return end.points
+    journal = JournalReader(path, position)
+    try:
+        return sum(len(record.values) for record in journal if type(record) is Metrics)
+    finally:
+        journal.close()
+
+
+def _points(run: RunDirectory, state: Cursor | None, waiting: int) -> tuple[int, int]:
+    """How many there are, and how many of them are delivered."""
+    delivered = 0 if state is None else state.points
+    ends = [rundir.end_of(path) for path in run.journals()]
+    if None in ends:
+        return delivered + _points_refused(run, state) + waiting, delivered
+    points = sum(end.points for end in ends if end is not None)
+    return points, min(delivered, points)
+
+
+def _points_refused(run: RunDirectory, state: Cursor | None) -> int:
+    if state is None or not state.refused or not run.refused.exists():
+        return 0
+    count = 0
+    with run.refused.open("rb") as file:
+        for line in file:
+            try:
+                refused = msgspec.json.decode(line)
+            except msgspec.DecodeError:  # the end of a file that is being written
+                continue
+            count += "metric" in refused and refused.get("destination") == state.destination
+    return count
+
+
+def _state(cursors: list[Cursor], sizes: dict[str, int], ended: Ending | None) -> Cursor | None:
+    latest_first = cursors[::-1]
+    complete = (state for state in latest_first if state.covers(sizes, ended))
+    return next(complete, latest_first[0] if latest_first else None)
+
+
+def _status(run: RunDirectory, ended: Ending | None) -> Ending:
+    """How it ended; for a run that nobody has closed, what can be said of its writers (a time of 0: not ended)."""
+    if ended is not None:
+        return ended
+    lives = set()
+    last_sign = 0.0
+    for path in run.journals():
+        if ending.resolve(rundir.end_of(path), run.exit_of(path)) is not None:
+            continue
+        last_sign = max(last_sign, path.stat().st_mtime)
+        header, _ = reader.read_start(path)
+        lives.add(Life.UNKNOWN if header is None else identity.life_of(header.writer, path.stat().st_mtime))
+    if Life.ALIVE in lives:
+        return Ending(ending.RUNNING, None, 0)
+    if Life.UNKNOWN in lives:
+        return Ending(MAYBE_RUNNING, None, 0)
+    return Ending(ending.FAILED, ending.DISAPPEARED, int(last_sign * 1000))
+
+
+def _latest(run: RunDirectory) -> tuple[int | None, dict[str, Value], dict[str, int]]:
+    """Last step and values, and the losses, from the ends of the journal files."""
+    step: int | None = None
+    values: dict[str, Value] = {}
+    losses: dict[str, int] = {}
+    for path in run.journals():
+        counts: dict[str, int] = {}
+        for record in reader.read_tail(path):
+            if isinstance(record, Metrics):
+                for key, value, step in record.values:  # noqa: B007 - the last one is what we are after
+                    values.pop(key, None)
+                    values[key] = value
+            elif isinstance(record, Losses):
+                counts = record.counts
+        for reason, count in counts.items():
+            losses[reason] = losses.get(reason, 0) + count
+    return step, values, losses

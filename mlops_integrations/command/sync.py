@@ -1,0 +1,209 @@
+"""``sync``: delivers run directories, by the very uploader that delivers a live run.
+
+Works beside living uploaders: it asks whoever holds a run's lease to hand it over, and gives it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from mlops_integrations import settings
+from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, NO_SERVER, SOME_LEFT, UsageError, summary, texts
+from mlops_integrations.command.delivering import Delivery, LeftError, Server, lease_of
+from mlops_integrations.command.progress import Progress
+from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.journal import cursor
+from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.lease import Holder
+from mlops_integrations.journal.records import RunSpec
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.settings import Settings
+from mlops_integrations.upload.writers import Writers
+
+_INTERRUPTED: Final = """\
+Interrupted. Nothing is lost: what is not delivered stays on disk, and the same command goes on from there."""
+_NO_SERVER_KNOWN: Final = """\
+No tracking server is known. Name one with --to http://host:5000, or in MLFLOW_TRACKING_URI."""
+_SERVER_LOST: Final = """\
+Nothing is lost: what is left stays on disk. When the server is there, the same command delivers it."""
+_CANT_TELL: Final = """\
+what is there is delivered, but whether it still runs can't be told from here (process {0.pid} on {0.host}). \
+If it does not: sync --close"""
+_REQUESTS_TO_WAIT_FOR: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    run: RunDirectory
+    spec: RunSpec
+    destination: str
+    waiting: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Numbers of runs."""
+
+    delivered: int = 0
+    already: int = 0
+    running: int = 0
+    left: int = 0
+    homeless: int = 0
+    """Left because no server is known for them."""
+
+
+@dataclass(slots=True)
+class Sync:
+    """One call of ``sync``.
+
+    Args:
+        terminal: where to print.
+        to: deliver there, instead of where the runs were recorded for. May hold credentials.
+        close: close runs whose writer can't be judged from here.
+    """
+
+    terminal: Terminal
+    to: str | None = None
+    close: bool = False
+    _servers: dict[str, Server] = field(default_factory=dict)
+    _tally: _Tally = field(default_factory=_Tally)
+
+    def run(self, runs: list[RunDirectory]) -> int:
+        """Deliver these; the exit code.
+
+        Raises:
+            UsageError: ``to`` is no address that can be delivered to.
+        """
+        try:
+            chosen = settings.from_arguments(tracking_uri=self.to)
+        except ValueError as error:
+            raise UsageError(f"--to: {error}") from None
+        try:
+            jobs = [job for run in runs if (job := self._plan(run, chosen.tracking_uri)) is not None]
+            progress = Progress(self.terminal, sum(job.waiting for job in jobs), len(jobs))
+            for job in jobs:
+                self._deliver(job, chosen, progress)
+        except KeyboardInterrupt:
+            self.terminal.note(_INTERRUPTED)
+            return INTERRUPTED
+        self._sum_up(progress)
+        return self._exit_code()
+
+    def _plan(self, run: RunDirectory, default: str | None) -> _Job | None:
+        """What is to be done for a run; None where nothing is, or nothing can be."""
+        try:
+            summary.check(run)
+            spec = run.spec()
+            destination = default if self.to else spec.tracking_uri or default
+            if destination is None:
+                self._tally.homeless += 1
+                self._say_left(texts.label(spec), "no tracking server is known for it")
+                return None
+            state = cursor.load(cursor.cursor_path(run.path, destination))
+            if state is not None and self._is_done(run, spec, state):
+                return None
+            return _Job(run, spec, destination, summary.points_waiting(run, state))
+        except OSError as error:
+            self._say_left(run.path.name, str(error))
+        return None
+
+    def _is_done(self, run: RunDirectory, spec: RunSpec, state: Cursor) -> bool:
+        """Whether the server need not be contacted. Says so of a run that goes on."""
+        writers = Writers(run, presume_dead=self.close)
+        try:
+            writers.poll()
+            ended = writers.ending()
+            if not state.covers(run.sizes(), ended):
+                return False
+            if ended is not None:
+                self._tally.already += 1
+            else:
+                self._say_open(spec, writers)
+        finally:
+            writers.close()
+        return True
+
+    def _deliver(self, job: _Job, chosen: Settings, progress: Progress) -> None:
+        label = texts.label(job.spec)
+        progress.begin(label)
+        writers = Writers(job.run, presume_dead=self.close)
+        try:
+            server = self._server(job.destination, chosen)
+            seconds = _REQUESTS_TO_WAIT_FOR * settings.access().timeout
+            with lease_of(job.run, seconds, lambda holder: self._say_waiting(label, holder)) as lease:
+                delivery = Delivery(job.run, server, writers, lease, progress)
+                try:
+                    delivery.drain()
+                finally:
+                    self._say_refused(job, delivery.refused)
+            state, ended = delivery.state, writers.ending()
+            if ended is not None and state.covers(job.run.sizes(), ended):
+                self._tally.delivered += 1
+                self._say("delivered", label, f"{texts.counted(state.points, 'point')}, {state.status}, {state.url}")
+            else:
+                self._say_open(job.spec, writers)
+        except (LeftError, OSError) as error:
+            self._say_left(label, str(error))
+        finally:
+            writers.close()
+
+    def _server(self, destination: str, chosen: Settings) -> Server:
+        from mlops_integrations.backends.base import open_backend
+
+        server = self._servers.get(destination)
+        if server is None:
+            # The credentials that stood in an address are for that server alone.
+            access = settings.access(chosen if destination == chosen.tracking_uri else None)
+            try:
+                server = self._servers[destination] = Server(destination, open_backend(destination, access))
+            except (ValueError, OSError) as error:
+                raise LeftError(f"{destination}: {error}") from None
+        if server.lost is not None:
+            raise LeftError(server.lost)
+        return server
+
+    def _say_waiting(self, label: str, holder: Holder) -> None:
+        self.terminal.note(f"{label}: asking {holder} to hand the delivery over")
+
+    def _say_open(self, spec: RunSpec, writers: Writers) -> None:
+        """All is delivered but the last status, which is not known yet."""
+        if writers.unknown:
+            self._say_left(texts.label(spec), _CANT_TELL.format(writers.unknown[0]))
+        else:
+            self._tally.running += 1
+            self._say("running", texts.label(spec), "delivered so far, it goes on")
+
+    def _say_refused(self, job: _Job, refused: dict[str, int]) -> None:
+        if refused:
+            self._say("refused", texts.label(job.spec), f"{texts.by_reason(refused)}. They stand in {job.run.refused}")
+
+    def _say_left(self, label: str, why: str) -> None:
+        self._tally.left += 1
+        self._say("left", label, why)
+
+    def _say(self, what: str, label: str, text: str) -> None:
+        self.terminal.line(f"{what:<10} {label}: {text}")
+
+    def _sum_up(self, progress: Progress) -> None:
+        tally = self._tally
+        counts = {
+            "delivered": tally.delivered,
+            "delivered before": tally.already,
+            "still running": tally.running,
+            "left": tally.left,
+        }
+        parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+        if parts:
+            self.terminal.line(f"Runs: {', '.join(parts)}{progress.summary()}")
+        if tally.homeless:
+            self.terminal.note(_NO_SERVER_KNOWN)
+        if any(server.lost for server in self._servers.values()):
+            self.terminal.note(_SERVER_LOST)
+
+    def _exit_code(self) -> int:
+        if not self._tally.left:
+            return ALL_DELIVERED
+        servers = self._servers.values()
+        missing = self._tally.homeless or any(server.lost for server in servers)
+        return NO_SERVER if missing and not any(server.reached for server in servers) else SOME_LEFT

@@ -1,0 +1,270 @@
+"""What a returned append promises, and what a failed one leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlops_integrations.journal.reader import JournalReader
+from mlops_integrations.journal.records import End, Header, Metrics, Params, Record, RunSpec, Tags
+from mlops_integrations.journal.writer import JournalWriter, file_name
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
+
+Read = Callable[[Path], list[Record]]
+
+
+def metrics(number: int) -> Metrics:
+    """A record that can be told from others."""
+    return Metrics(number, [("loss", float(number), number)])
+
+
+def test_appended_records_are_on_disk_at_once(writer: JournalWriter, header: Header, spec: RunSpec, read: Read) -> None:
+    """Another reader sees a record as soon as its append has returned."""
+    for number in range(3):
+        assert writer.append(metrics(number))
+        assert [header, spec, *map(metrics, range(number + 1))] == read(writer.path)
+
+
+def test_one_append_is_one_write(writer: JournalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys a record has, it goes to the operating system as one unbuffered write."""
+    sizes: list[int] = []
+    write = os.write
+
+    def counting(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(fd, data)
+
+    before = writer.path.stat().st_size
+    monkeypatch.setattr(os, "write", counting)
+    assert writer.append(Metrics(1, [(f"key {number}", 1.0, number) for number in range(1_000)]))
+    assert [writer.path.stat().st_size - before] == sizes
+
+
+def test_each_writer_has_a_file_of_its_own(tmp_path: Path, header: Header, spec: RunSpec, read: Read) -> None:
+    """Writers in one directory never share a file, and the order of names is the order of opening."""
+    writers = [JournalWriter(tmp_path, header, spec) for _ in range(3)]
+    for number, journal in enumerate(writers):
+        assert journal.append(metrics(number))
+        journal.close()
+    assert [file_name(1), file_name(2), file_name(3)] == [journal.path.name for journal in writers]
+    assert [[header, spec, metrics(number)] for number in range(3)] == [read(journal.path) for journal in writers]
+
+
+def test_writers_opened_at_the_same_time(tmp_path: Path, header: Header, spec: RunSpec) -> None:
+    """Creation is exclusive: threads that open at once get as many files."""
+    barrier = threading.Barrier(8)
+    paths: list[Path] = []
+
+    def open_one() -> None:
+        barrier.wait(10)
+        journal = JournalWriter(tmp_path, header, spec)
+        paths.append(journal.path)
+        journal.close()
+
+    threads = [threading.Thread(target=open_one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert 8 == len(set(paths))
+
+
+@posix
+def test_file_is_private_under_any_umask(tmp_path: Path, header: Header, spec: RunSpec) -> None:
+    """Nobody else may read the journal, even where the umask would let them."""
+    before = os.umask(0)
+    try:
+        journal = JournalWriter(tmp_path, header, spec)
+    finally:
+        os.umask(before)
+    journal.close()
+    assert 0o600 == journal.path.stat().st_mode & 0o777
+
+
+def test_threads_append_whole_records(writer: JournalWriter, read: Read) -> None:
+    """Appends of several threads are all there, none torn, each thread's in its order."""
+    barrier = threading.Barrier(4)
+
+    def append(thread: int) -> None:
+        barrier.wait(10)
+        for number in range(300):
+            assert writer.append(Metrics(thread, [("loss", 0.5, number)]))
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    found = [record for record in read(writer.path) if isinstance(record, Metrics)]
+    steps = {thread: [record.values[0][2] for record in found if record.time == thread] for thread in range(4)}
+    assert dict.fromkeys(range(4), list(range(300))) == steps
+
+
+def test_end_is_the_last_record(writer: JournalWriter, read: Read) -> None:
+    """Threads that append while another finishes get their record kept before the end, or are told that it is not."""
+    kept: list[int] = []
+    go = threading.Event()
+
+    def append() -> None:
+        go.wait(10)
+        number = 0
+        while writer.append(metrics(number)):
+            kept.append(number)
+            number += 1
+
+    threads = [threading.Thread(target=append) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    go.set()
+    end = End(1, "FINISHED")
+    assert writer.finish(end)
+    for thread in threads:
+        thread.join(10)
+    found = read(writer.path)[2:]
+    assert end == found[-1]
+    assert sorted(kept) == sorted(record.time for record in found[:-1] if isinstance(record, Metrics))
+    assert len(kept) == len(found) - 1
+
+
+def test_closed_writer_never_writes_into_a_number_used_again(writer: JournalWriter, tmp_path: Path) -> None:
+    """The number of a closed file may soon belong to a file of the user: nothing of ours goes there."""
+    writer.close()
+    others = [(tmp_path / f"user-{number}").open("wb") for number in range(5)]
+    assert not writer.append(metrics(1))
+    assert not writer.finish(End(1, "FINISHED"))
+    for other in others:
+        other.close()
+    assert [0] * 5 == [(tmp_path / f"user-{number}").stat().st_size for number in range(5)]
+    assert writer.closed
+
+
+@posix
+def test_signal_handler_that_logs(writer: JournalWriter, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler may append in the middle of an append of the same thread: no deadlock, both records whole."""
+    write = os.write
+
+    def interrupted(fd: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", write)
+        signal.raise_signal(signal.SIGUSR1)
+        return write(fd, data)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: writer.append(metrics(2)))
+    try:
+        monkeypatch.setattr(os, "write", interrupted)
+        assert writer.append(metrics(1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [metrics(2), metrics(1)] == read(writer.path)[2:]
+
+
+def test_text_that_is_no_unicode_leaves_the_file_alone(writer: JournalWriter) -> None:
+    """Half of a surrogate pair raises before a byte is written."""
+    before = writer.path.read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        writer.append(Tags(1, {"a": "\udc00"}))
+    assert before == writer.path.read_bytes()
+
+
+def test_deleted_file_is_noticed(writer: JournalWriter) -> None:
+    """A file without a name keeps nothing for anybody."""
+    assert writer.exists()
+    writer.path.unlink()
+    assert not writer.exists()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from mlops_integrations.journal import identity
+from mlops_integrations.journal.records import FORMAT, Header, Params, RunSpec
+from mlops_integrations.journal.writer import JournalWriter
+
+directory = Path(sys.argv[1])
+uid = "mlops-1"
+writer = JournalWriter(directory, Header(FORMAT, uid, identity.me(), 1, "0"), RunSpec(uid, "full", 1))
+limit = writer.path.stat().st_size + 500
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+print(writer.append(Params(1, {"fits": "x" * 100})))
+print(writer.append(Params(2, {"torn": "x" * 1000})))
+print(writer.append(Params(3, {"failed": "x"})), type(writer.error).__name__)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(writer.append(Params(4, {"space": "again"})))
+print(writer.append(Params(5, {"and": "more"})))
+"""
+
+
+@posix
+def test_full_disk(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """A short write and a failed one are told; the next record that is kept begins on a line of its own."""
+    done = python(FULL_DISK, str(tmp_path))
+    assert ("", ["True", "False", "False OSError", "True", "True"]) == (done.stderr, done.stdout.splitlines())
+    reader = JournalReader(tmp_path / file_name(1))
+    kept = [record.values for record in reader if isinstance(record, Params)]
+    reader.close()
+    assert [{"fits": "x" * 100}, {"space": "again"}, {"and": "more"}] == kept
+    assert 1 == reader.bad_lines
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_failed_write_is_told(writer: JournalWriter, read: Read) -> None:
+    """No space left: the record counts as not kept, ``error`` says why, and a later one is kept."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    place = os.open(writer.path, os.O_RDONLY)
+    number = next(fd for fd in range(3, 1_000) if _is(fd, writer.path) and fd != place)
+    mine = os.dup(number)
+    os.dup2(full, number)
+    try:
+        assert not writer.append(metrics(1))
+        assert writer.error is not None
+        assert "No space left on device" == writer.error.strerror
+    finally:
+        os.dup2(mine, number)
+        for fd in (full, place, mine):
+            os.close(fd)
+    assert writer.append(metrics(2))
+    assert [metrics(2)] == read(writer.path)[2:]
+
+
+def _is(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except OSError:
+        return False
+
+
+CREATION = """
+import resource, sys
+from pathlib import Path
+from mlops_integrations.journal import identity
+from mlops_integrations.journal.records import FORMAT, Header, RunSpec
+from mlops_integrations.journal.writer import JournalWriter
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+try:
+    JournalWriter(Path(sys.argv[1]), Header(FORMAT, "u", identity.me(), 1, "0"), RunSpec("u", "n", 1))
+except OSError:
+    print(list(Path(sys.argv[1]).glob("journal-*")))
+"""
+
+
+@posix
+def test_file_whose_first_lines_do_not_fit(
+    tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Without its first lines a journal is of no use: the error is raised, and no file is left."""
+    assert "[]\n" == python(CREATION, str(tmp_path)).stdout
+
+
+def test_first_lines_that_are_no_unicode(tmp_path: Path, header: Header) -> None:
+    """Text that can't be written raises before there is a file."""
+    with pytest.raises(UnicodeEncodeError):
+        JournalWriter(tmp_path, header, RunSpec("u", "\ud800", 1))
+    assert [] == list(tmp_path.glob("journal-*"))
