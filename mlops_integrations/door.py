@@ -88,7 +88,7 @@ class Door:
 
     def swallow(self, error: Exception) -> None:
         """Our own failure in a hook: counted and said, the training goes on."""
-        if self._run is not None:
-            self._run.swallow(error)
-        else:
-            logger.warning("mlops: no run could be opened, training goes on; please report %r", error)
+        try:
+            self.run.swallow(error)
+        except Exception:  # it is the opening of the run that fails
+            logger.warning("mlops: not recorded, training goes on; please report %r", error)

@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
         from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
         from pytorch_lightning.utilities.rank_zero import rank_zero_only
     except ModuleNotFoundError as other:
-        if other.name != "pytorch_lightning":
+        if (other.name or "").partition(".")[0] != "pytorch_lightning":
             raise
         raise ImportError('Lightning is not installed: pip install "mlops-integrations[lightning]"') from None
 

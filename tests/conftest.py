@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlops_integrations import lifetime
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import FORMAT, Header, Record, RunSpec
@@ -53,7 +54,15 @@ def _nothing_swallowed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
     monkeypatch.setattr(Run, "swallow", recording_swallow)
     yield
     if request.node.get_closest_marker("swallows") is None:
-        assert [] == failures
+        assert failures == []
+
+
+@pytest.fixture(autouse=True)
+def _no_run_left_open() -> Iterator[None]:
+    """A test that fails in the middle of a run leaves none behind for the next one."""
+    yield
+    while (run := lifetime.active_run()) is not None:
+        run.finish(timeout=0.0)
 
 
 @pytest.fixture

@@ -112,8 +112,8 @@ def test_arguments_win() -> None:
 def test_environment_is_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable set after the import counts."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://late")
-    assert "http://late" == from_arguments().tracking_uri
-    assert "http://late" == settings.default_tracking_uri()
+    assert from_arguments().tracking_uri == "http://late"
+    assert settings.default_tracking_uri() == "http://late"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_environment_is_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_bad_arguments_raise(arguments: dict[str, Any], hint: str) -> None:
     """The message says what would make sense."""
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         from_arguments(**arguments, environ={})
     assert hint in str(raised.value)
 
@@ -162,7 +162,7 @@ def test_bad_variables_are_said(name: str, value: str, tmp_path: Path, caplog: p
     """A typo in a job file ends no training: the default is taken, and one message says so."""
     found = from_arguments(environ={name: value})
     assert DEFAULTS | {"root": tmp_path / "mlops_runs"} == fields_of(found)
-    assert [("mlops_integrations", logging.WARNING)] == [(entry.name, entry.levelno) for entry in caplog.records]
+    assert [(entry.name, entry.levelno) for entry in caplog.records] == [("mlops_integrations", logging.WARNING)]
     assert caplog.messages[0].startswith(f"mlops: {name}")
 
 
@@ -200,7 +200,7 @@ def test_credentials_leave_the_uri(uri: str, bare: str, username: str | None, pa
 )
 def test_errors_show_no_password(uri: str, caplog: pytest.LogCaptureFixture) -> None:
     """However wrong the URI is, its password is not repeated."""
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError) as raised:
         from_arguments(tracking_uri=uri, environ={})
     assert CANARY not in str(raised.value)
     from_arguments(environ={"MLFLOW_TRACKING_URI": uri})
@@ -216,10 +216,10 @@ def test_secrets_are_not_shown() -> None:
         "MLOPS_TOKEN_COMMAND": f"vault --secret {CANARY}",
     }
     found = from_arguments(environ=environ)
-    assert CANARY == found.password
+    assert found.password == CANARY
     assert CANARY not in repr(found)
     assert CANARY not in repr(access(found, environ))
-    assert (None, None) == (found.without_secrets().username, found.without_secrets().password)
+    assert (found.without_secrets().username, found.without_secrets().password) == (None, None)
 
 
 def test_access() -> None:
@@ -242,21 +242,21 @@ def test_server_certificate_and_insecure(caplog: pytest.LogCaptureFixture) -> No
     """Asked for both, the safer one counts, and it is said."""
     environ = {"MLFLOW_TRACKING_INSECURE_TLS": "true", "MLFLOW_TRACKING_SERVER_CERT_PATH": "/ca"}
     found = access(environ=environ)
-    assert (False, "/ca") == (found.insecure_tls, found.server_certificate)
+    assert (found.insecure_tls, found.server_certificate) == (False, "/ca")
     assert "MLFLOW_TRACKING_INSECURE_TLS is ignored" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "x"])
 def test_request_timeout_is_never_none(value: str) -> None:
     """A request without a time-out could hang for ever."""
-    assert settings.REQUEST_SECONDS == access(environ={"MLFLOW_HTTP_REQUEST_TIMEOUT": value}).timeout
+    assert access(environ={"MLFLOW_HTTP_REQUEST_TIMEOUT": value}).timeout == settings.REQUEST_SECONDS
 
 
 def test_credentials_of_the_uri_win() -> None:
     """Those that stood in the URI belong to that server."""
     environ = {"MLFLOW_TRACKING_USERNAME": "variable", "MLFLOW_TRACKING_PASSWORD": "variable"}
     found = access(from_arguments(tracking_uri="http://u@h", environ=environ), environ)
-    assert ("u", "") == (found.username, found.password)
+    assert (found.username, found.password) == ("u", "")
 
 
 def test_side_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,23 +273,23 @@ def test_side_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "PATH": os.environ["PATH"],
     }
     assert expected == {name: found.get(name) for name in expected}
-    assert "online" == os.environ["MLOPS_MODE"]
+    assert os.environ["MLOPS_MODE"] == "online"
 
 
 def test_linger() -> None:
     """Read by the side process for itself."""
-    assert (600.0, 3.0) == (settings.linger({}), settings.linger({"MLOPS_LINGER": "3"}))
+    assert (settings.linger({}), settings.linger({"MLOPS_LINGER": "3"})) == (600.0, 3.0)
 
 
 def test_who_and_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """User and source are named as MLflow's own client names them; a user unknown to the system is no failure."""
     monkeypatch.setattr(sys, "argv", ["/work space/train.py", "--lr"])
-    assert ("/work space/train.py", "LOCAL") == settings.source()
+    assert settings.source() == ("/work space/train.py", "LOCAL")
     monkeypatch.setattr(sys, "argv", [])
-    assert ("<console>", "LOCAL") == settings.source()
+    assert settings.source() == ("<console>", "LOCAL")
     monkeypatch.setitem(sys.modules, "ipykernel", None)
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
-    assert ("/home/me/a.ipynb", "NOTEBOOK") == settings.source()
+    assert settings.source() == ("/home/me/a.ipynb", "NOTEBOOK")
     assert getpass.getuser() == settings.user_name()
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)

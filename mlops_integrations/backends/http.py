@@ -6,6 +6,7 @@ Redirects are not followed: they would turn a POST into a GET, and may carry cre
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mlops_integrations.version import VERSION
 
 _CONNECT_SECONDS: Final = 10.0
 _SHOWN_CHARACTERS: Final = 300
+_CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
 _SLOWEST_FACTOR: Final = 4.0
 
 
@@ -138,5 +140,5 @@ def _never_sent(error: Exception) -> bool:
 
 def _failure(error: Exception) -> str:
     reason = getattr(error.args[0], "reason", error) if error.args else error
-    # urllib3 puts the connection object before the text: "<...object at 0x...>: Failed to establish ...".
-    return printable(str(reason).rpartition(">: ")[2] or type(error).__name__)
+    # urllib3 puts the connection before the text: "HTTPConnection(host=...): Failed to establish ...".
+    return printable(_CONNECTION.sub("", str(reason))) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ class Curve:
     least: float | None = None
     greatest: float | None = None
     last: Value | None = None
+    last_step: int = 0
     not_finite: dict[str, int] = field(default_factory=dict)
     """How often each of NaN, Infinity and -Infinity came."""
-    steps: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-    """NaN stands for whatever is not finite."""
+    _steps: array[int] = field(default_factory=lambda: array("q"))
+    _values: array[float] = field(default_factory=lambda: array("d"))
     _stride: int = 1
 
     def add(self, step: int, value: Value) -> None:
@@ -40,18 +41,26 @@ class Curve:
         elif value > self.greatest:
             self.greatest = value
         if self.count % self._stride == 0:
-            self._keep(step, float("nan") if isinstance(value, str) else value)
+            self._keep(step, value)
         self.count += 1
-        self.last = value
+        self.last, self.last_step = value, step
 
-    def _keep(self, step: int, value: float) -> None:
-        if len(self.steps) >= _MOST_KEPT:
-            self.steps, self.values = self.steps[::2], self.values[::2]
+    def points(self) -> tuple[list[int], list[float]]:
+        """Steps and values of what is kept, and of the last point. NaN stands for whatever is not finite."""
+        steps, values = self._steps.tolist(), self._values.tolist()
+        if self.last is not None and (self.count - 1) % self._stride:
+            steps.append(self.last_step)
+            values.append(_as_float(self.last))
+        return steps, values
+
+    def _keep(self, step: int, value: Value) -> None:
+        if len(self._steps) >= _MOST_KEPT:
+            self._steps, self._values = self._steps[::2], self._values[::2]
             self._stride *= 2
             if self.count % self._stride:
                 return
-        self.steps.append(step)
-        self.values.append(value)
+        self._steps.append(step)
+        self._values.append(_as_float(value))
 
 
 @dataclass(slots=True)
@@ -83,6 +92,10 @@ def read(run: RunDirectory) -> Contents:
         for reason, count in losses.items():
             contents.losses[reason] = contents.losses.get(reason, 0) + count
     return contents
+
+
+def _as_float(value: Value) -> float:
+    return math.nan if isinstance(value, str) else value
 
 
 def _take_in(records: Iterator[Record] | JournalReader, contents: Contents) -> dict[str, int]:

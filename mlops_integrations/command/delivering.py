@@ -18,10 +18,16 @@ from mlops_integrations.upload.writers import Writers
 if TYPE_CHECKING:
     from mlops_integrations.backends.base import Backend
 
-_FIRST_PATIENCE: Final = 5.0
-"""Seconds without an answer before a server that has never answered counts as absent."""
-_PATIENCE: Final = 60.0
 _ASK_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds without an answer before a server is given up."""
+
+    first: float = 5.0
+    """One that has never answered."""
+    later: float = 60.0
 
 
 class LeftError(Exception):
@@ -34,6 +40,7 @@ class Server:
 
     uri: str
     backend: Backend
+    patiences: Patience
     reached: bool = False
     """It has answered."""
     lost: str | None = None
@@ -41,8 +48,8 @@ class Server:
 
     @property
     def patience(self) -> float:
-        """Seconds without an answer before giving up."""
-        return _PATIENCE if self.reached else _FIRST_PATIENCE
+        """The present one."""
+        return self.patiences.later if self.reached else self.patiences.first
 
 
 @contextmanager

@@ -8,38 +8,37 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from mlops_integrations.command.contents import Curve
-from mlops_integrations.command.texts import number, printable
+from mlops_integrations.command.texts import number
 
 _WIDTH: Final = 60
 _ROWS: Final = 8
 _PLOTEXT_WIDTH: Final = 78
-_PLOTEXT_ROWS: Final = 14
+_PLOTEXT_ROWS: Final = 13
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 
 
-def plot(key: str, curve: Curve, *, pretty: bool, blocks: bool) -> list[str]:
-    """The lines of a metric's plot.
+def plot(curve: Curve, *, pretty: bool, blocks: bool) -> list[str]:
+    """The lines of a metric's plot; none for a single point, or where nothing is finite.
 
     Args:
-        key: the metric's name.
         curve: its points.
         pretty: use ``plotext`` if it is there.
         blocks: block characters can be shown; else letters do.
     """
-    if curve.least is None:
+    if curve.least is None or curve.count < 2:
         return []
-    if pretty and (drawn := _with_plotext(key, curve)) is not None:
+    if pretty and (drawn := _with_plotext(curve)) is not None:
         return drawn
-    return block_plot(curve.steps, curve.values, blocks=blocks)
+    return block_plot(curve, blocks=blocks)
 
 
-def block_plot(steps: Sequence[int], values: Sequence[float], *, blocks: bool = True) -> list[str]:
+def block_plot(curve: Curve, *, blocks: bool = True) -> list[str]:
     """An area under the curve, with its bounds beside and below it. Gaps stand for what is not finite."""
-    heights = _columns(steps, values)
-    finite = [height for height in heights if height is not None]
-    if not finite:
+    if curve.least is None or curve.greatest is None:
         return []
-    low, high = min(finite), max(finite)
+    steps, values = curve.points()
+    low, high = curve.least, curve.greatest
+    heights = _columns(steps, values)
     levels = [None if height is None else _level(height, low, high) for height in heights]
     labels = [number(high), *[""] * (_ROWS - 2), number(low)]
     margin = max(map(len, labels))
@@ -88,7 +87,7 @@ def _cell(eighths: int, blocks: bool) -> str:
     return "#" if inside > 4 else "." if inside else " "
 
 
-def _with_plotext(key: str, curve: Curve) -> list[str] | None:
+def _with_plotext(curve: Curve) -> list[str] | None:
     """Drawn by plotext 6; None where that is not installed, or fails: a plot is no reason to fail."""
     if importlib.util.find_spec("plotext") is None:
         return None
@@ -98,7 +97,6 @@ def _with_plotext(key: str, curve: Curve) -> list[str] | None:
         figure: Any = plotext.figure
         figure.clear()
         figure.plot_size(_PLOTEXT_WIDTH, _PLOTEXT_ROWS)
-        figure.title(printable(key))
         for steps, values in _finite_parts(curve):
             figure.draw(figure.signal(steps, values, marker="hd").lines())
         drawn: str = figure.build().string(colorless=True)
@@ -110,7 +108,7 @@ def _with_plotext(key: str, curve: Curve) -> list[str] | None:
 def _finite_parts(curve: Curve) -> list[tuple[list[int], list[float]]]:
     parts: list[tuple[list[int], list[float]]] = []
     broken = True
-    for step, value in zip(curve.steps, curve.values, strict=True):
+    for step, value in zip(*curve.points(), strict=True):
         if not math.isfinite(value):
             broken = True
             continue

@@ -29,18 +29,34 @@ def runs(terminal: Terminal, root: Path, *, as_json: bool = False) -> int:
             found.append(summary.read(run, default))
         except OSError as error:
             unreadable.append(f"{run.path.name}: {error}")
+    found.sort(key=lambda one: one.spec.start_time)
     if as_json:
         terminal.line("[")
         for index, one in enumerate(found):
             terminal.line(json.dumps(_fields(one)) + ("," if index + 1 < len(found) else ""))
         terminal.line("]")
     elif found:
-        terminal.table(_HEADER, [_row(one) for one in found])
+        _print_table(terminal, found)
     else:
         terminal.line(f"No runs in {root}. Where others are: --dir DIR, or MLOPS_DIR.")
     for text in unreadable:
         terminal.note(text)
     return ALL_DELIVERED
+
+
+def _print_table(terminal: Terminal, found: list[Summary]) -> None:
+    """As one table for programs; for people the links, which are long, come below it."""
+    rows = [_row(one) for one in found]
+    if not terminal.is_pretty:
+        terminal.table(_HEADER, rows)
+        return
+    terminal.table(_HEADER[:-1], [row[:-1] for row in rows])
+    linked = [(row[0], row[-1]) for row in rows if row[-1]]
+    if linked:
+        terminal.line()
+        width = max(texts.columns(name) for name, _ in linked)
+        for name, link in linked:
+            terminal.line(f"{name}{' ' * (width - texts.columns(name))}  {link}")
 
 
 def _row(one: Summary) -> tuple[str, ...]:

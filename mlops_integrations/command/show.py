@@ -43,7 +43,7 @@ def _print_one(terminal: Terminal, one: Summary, recorded: Contents) -> None:
         header = ("METRIC", "COUNT", "MIN", "MAX", "LAST", "NOT FINITE")
         terminal.table(header, [_metric_row(key, curve) for key, curve in recorded.curves.items()])
     for key, curve in recorded.curves.items():
-        lines = plot.plot(key, curve, pretty=terminal.is_pretty, blocks=terminal.shows_blocks)
+        lines = plot.plot(curve, pretty=terminal.is_pretty, blocks=terminal.shows_blocks)
         if lines:
             terminal.line()
             gaps = f"  (gaps: {texts.by_reason(curve.not_finite)})" if curve.not_finite else ""
@@ -64,7 +64,7 @@ def _header(one: Summary, recorded: Contents) -> Iterable[tuple[str, str]]:
     yield "directory", str(one.run.path)
     yield (
         "server",
-        f"{one.destination or 'none known'}, {one.delivery_text}: {one.delivered:,} of {one.points:,} points",
+        f"{one.destination or 'none known'}: {one.delivered:,} of {one.points:,} points, {one.delivery_text}",
     )
     if state is not None:
         yield "link", state.url or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, SOME_LEFT, summary, texts
 from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
@@ -31,26 +33,33 @@ def status(terminal: Terminal, runs: list[RunDirectory]) -> int:
 def _print(terminal: Terminal, one: Summary) -> None:
     where = one.destination or "no server known"
     terminal.line(f"{one.label}  {one.status_text}  {one.delivery_text}  -> {where}")
+    for name, text in _details(one):
+        terminal.line(f"    {name + ':':<13}{text}")
+
+
+def _details(one: Summary) -> Iterator[tuple[str, str]]:
     if one.refused:
-        terminal.line(f"    refused:    {texts.by_reason(one.refused)}, see {one.run.refused}")
+        yield "refused", f"{texts.by_reason(one.refused)}, see {one.run.refused}"
     if one.losses:
-        terminal.line(f"    not kept:   {texts.by_reason(one.losses)}")
+        yield "not kept", texts.by_reason(one.losses)
     if one.complete:
         return
-    terminal.line(f"    undelivered: {texts.counted(one.waiting, 'point')} of {one.points:,}")
-    terminal.line(f"    uploader:    {summary.holder_text(one.run.path) or 'none at work'}")
+    yield "undelivered", f"{one.waiting:,} of {texts.counted(one.points, 'point')}"
+    uploader, at_work = summary.uploader(one.run.path)
+    yield "uploader", uploader
     trouble = one.state.trouble if one.state is not None else None
     if trouble is not None:
-        kind = "stopped" if trouble.stopped else "last error"
-        terminal.line(f"    {kind + ':':<12} {trouble.message} (since {texts.moment(trouble.since)})")
-    terminal.line(f"    deliver it:  {_command(one)}")
+        since = texts.moment(trouble.since)
+        yield ("stopped" if trouble.stopped else "last error"), f"{trouble.message} (since {since})"
+    if not at_work:
+        yield "deliver it", _command(one)
 
 
 def _command(one: Summary) -> str:
+    """What to type."""
     words = ["sync", str(one.run.path)]
-    if one.status == MAYBE_RUNNING:
-        words.append("--close")
     if one.destination is None:
         words += ["--to", "http://host:5000"]
-    command = texts.shell_command(*words)
-    return f"{command}  (if it does not run any more)" if one.status == MAYBE_RUNNING else command
+    if one.status != MAYBE_RUNNING:
+        return texts.shell_command(*words)
+    return f"{texts.shell_command(*words, '--close')}  (if it does not run any more)"

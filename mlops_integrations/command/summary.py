@@ -36,6 +36,7 @@ class Summary:
     ended: int | None
     """When, in ms since 1970."""
     last_step: int | None
+    """The highest step that was logged lately."""
     last_values: dict[str, Value]
     """Of the keys that were logged lately, the last one at the end."""
     points: int
@@ -70,7 +71,9 @@ class Summary:
     def delivery_text(self) -> str:
         """Delivered or waiting, in few words."""
         if self.complete:
-            return "delivered so far" if self.ended is None else "delivered"
+            refused = sum(self.refused.values())
+            without = f", {refused:,} refused" if refused else ""
+            return ("delivered so far" if self.ended is None else "delivered") + without
         if self.waiting:
             return f"{self.waiting:,} waiting"
         return "waiting" if self.state is None or not self.state.covers(self.run.sizes()) else "status waiting"
@@ -139,16 +142,16 @@ def points_waiting(run: RunDirectory, state: Cursor | None) -> int:
     )
 
 
-def holder_text(directory: Path) -> str | None:
-    """Who holds the lease of a run directory, dead or alive."""
+def uploader(directory: Path) -> tuple[str, bool]:
+    """Who delivers a run directory, in words, and whether that one is at work now."""
     holder = lease.read(directory / "lease")
     if holder is None:
-        return None
+        return "none at work", False
     try:
         alive = lease.live_holder(directory) is not None
     except OSError:  # telling needs a file to be made there
-        return f"{holder}, at work or not"
-    return str(holder) if alive else f"{holder}, which is gone"
+        return f"{holder}, at work or not", False
+    return (f"{holder}, at work", True) if alive else (f"{holder}, which is gone", False)
 
 
 def _points_behind(path: Path, position: int) -> int:
@@ -214,19 +217,19 @@ def _status(run: RunDirectory, ended: Ending | None) -> Ending:
 
 
 def _latest(run: RunDirectory) -> tuple[int | None, dict[str, Value], dict[str, int]]:
-    """Last step and values, and the losses, from the ends of the journal files."""
-    step: int | None = None
+    """Highest last step, last values, and the losses, from the ends of the journal files."""
+    steps: dict[str, int] = {}
     values: dict[str, Value] = {}
     losses: dict[str, int] = {}
     for path in run.journals():
         counts: dict[str, int] = {}
         for record in reader.read_tail(path):
             if isinstance(record, Metrics):
-                for key, value, step in record.values:  # noqa: B007 - the last one is what we are after
+                for key, value, step in record.values:
                     values.pop(key, None)
-                    values[key] = value
+                    values[key], steps[key] = value, step
             elif isinstance(record, Losses):
                 counts = record.counts
         for reason, count in counts.items():
             losses[reason] = losses.get(reason, 0) + count
-    return step, values, losses
+    return max(steps.values(), default=None), values, losses

@@ -10,7 +10,7 @@ from typing import Final
 
 from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, NO_SERVER, SOME_LEFT, UsageError, summary, texts
-from mlops_integrations.command.delivering import Delivery, LeftError, Server, lease_of
+from mlops_integrations.command.delivering import Delivery, LeftError, Patience, Server, lease_of
 from mlops_integrations.command.progress import Progress
 from mlops_integrations.command.terminal import Terminal
 from mlops_integrations.journal import cursor
@@ -61,11 +61,13 @@ class Sync:
         terminal: where to print.
         to: deliver there, instead of where the runs were recorded for. May hold credentials.
         close: close runs whose writer can't be judged from here.
+        patience: with servers that do not answer.
     """
 
     terminal: Terminal
     to: str | None = None
     close: bool = False
+    patience: Patience = field(default_factory=Patience)
     _servers: dict[str, Server] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)
 
@@ -156,11 +158,12 @@ class Sync:
             # The credentials that stood in an address are for that server alone.
             access = settings.access(chosen if destination == chosen.tracking_uri else None)
             try:
-                server = self._servers[destination] = Server(destination, open_backend(destination, access))
+                backend = open_backend(destination, access)
             except (ValueError, OSError) as error:
                 raise LeftError(f"{destination}: {error}") from None
+            server = self._servers[destination] = Server(destination, backend, self.patience)
         if server.lost is not None:
-            raise LeftError(server.lost)
+            raise LeftError(f"{destination} was not reached")
         return server
 
     def _say_waiting(self, label: str, holder: Holder) -> None:

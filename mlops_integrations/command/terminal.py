@@ -13,11 +13,12 @@ import io
 import os
 import shutil
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 from mlops_integrations.command.texts import columns, printable
 
-_COLORS = {"FINISHED": "green", "RUNNING": "cyan", "RUNNING?": "yellow", "FAILED": "red", "KILLED": "red"}
+_NAME_COLUMNS: Final = 20
+_COLORS: Final = {"FINISHED": "green", "RUNNING": "cyan", "RUNNING?": "yellow", "FAILED": "red", "KILLED": "red"}
 
 
 class Terminal:
@@ -133,9 +134,10 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    name_width = min(_NAME_COLUMNS, max(columns(line[0]) for line in (header, *rows)))
     for name in header:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(name), overflow="fold", min_width=name_width if name is header[0] else None)
     for row in rows:
         table.add_row(*(Text(cell, style=_COLORS.get(cell.partition(" ")[0], "")) for cell in row))
     console = Console(file=io.StringIO(), force_terminal=True, width=width)

@@ -54,7 +54,10 @@ class Surroundings:
 class Asking:
     """Server calls on behalf of one cursor."""
 
-    def __init__(self, state: Cursor, path: Path, pacer: Pacer, around: Surroundings) -> None:
+    def __init__(
+        self, state: Cursor, path: Path, pacer: Pacer, around: Surroundings, tend: Callable[[], None] = lambda: None
+    ) -> None:
+        self._tend = tend
         self._state = state
         self._path = path
         self._pacer = pacer
@@ -136,7 +139,8 @@ class Asking:
         return True
 
     def glance(self) -> None:
-        """Raise if told to stop."""
+        """Do what must go on during every wait; raise if told to stop."""
+        self._tend()
         if self._around.stop():
             raise InterruptedUploadError
 

@@ -60,8 +60,11 @@ class Delivery:
         """Go on until the run has ended for good and all of it is delivered, or until told to stop."""
         try:
             while not self._stop():
-                self.writers.poll()
+                if not self._run.journals():
+                    logger.warning("the run directory was deleted: there is nothing left to deliver")
+                    return
                 try:
+                    self.writers.poll()
                     self._sync.tick()
                     if self._finished() or self._attempt():
                         return

@@ -6,7 +6,7 @@ uploader goes on from the cursor: what is sent twice then is the same row twice,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,11 +64,12 @@ class Uploader:
         path = cursor.cursor_path(run.path, destination)
         self.state = cursor.load(path) or Cursor(destination)
         self._pacer = Pacer(around.rng)
-        self._asking = Asking(self.state, path, self._pacer, around)
+        self._asking = Asking(self.state, path, self._pacer, around, self._tend)
         self._opening = Opening(backend, self.state, self._asking)
         self._refusals = Refusals(run.refused, destination, self.state.refused)
         self._sync = JournalSync(run, around.clock)
         self._bad_lines_before = self.state.bad_lines
+        self._tend_at = 0.0
         self._readers: dict[Path, JournalReader] = {}
         self._waiting: tuple[JournalReader, Record] | None = None
         self._positions: dict[str, int] = {}
@@ -95,8 +96,10 @@ class Uploader:
         return self._deliver_all(follow=False)
 
     def _deliver_all(self, *, follow: bool) -> Result:
+        # A run that goes on may grow faster than it is delivered: a drain ends where the journal ends now.
+        until = None if follow else self._run.sizes()
         try:
-            return self._loop(follow=follow)
+            return self._loop(until)
         except StoppedByServerError as error:
             self._asking.say_trouble(str(error), stopped=True)
             raise
@@ -104,13 +107,11 @@ class Uploader:
             for reader in self._readers.values():
                 reader.close()
 
-    def _loop(self, *, follow: bool) -> Result:
+    def _loop(self, until: Mapping[str, int] | None) -> Result:
         due = self._clock()
         hurry = False
         while True:
             self._asking.glance()
-            self._writers.poll()
-            self._sync.tick()
             # Asked before reading: what is read afterwards lies before this end, or the run goes on.
             ended = self._writers.ending()
             full = self._fill()
@@ -118,10 +119,12 @@ class Uploader:
             if self.state.run_id is None:
                 self._opening.open(self._spec)
             if self._chunk:
-                at_once = (full or not follow) and not self._pacer.strained
+                at_once = (full or until is not None) and not self._pacer.strained
                 if at_once or hurry or self._clock() >= due:
                     self._deliver()
                     due = self._clock() + self._pacer.pause()
+                    if until is not None and ended is None and self.state.covers(until):
+                        return Result(delivered=True, closed=False)
                     continue
             else:
                 hurry = False
@@ -129,10 +132,17 @@ class Uploader:
                     self._pass_over_torn_ends()
                 self._skip_records_without_content()
                 closed = ended is not None and self._close(ended)
-                if closed or not follow:
+                if closed or until is not None:
                     return Result(delivered=True, closed=closed)
             until_due = due - self._clock() if self._chunk else _POLL_SECONDS
             self._asking.wait(min(until_due, _POLL_SECONDS))
+
+    def _tend(self) -> None:
+        now = self._clock()
+        if now >= self._tend_at:
+            self._tend_at = now + _POLL_SECONDS
+            self._writers.poll()
+            self._sync.tick()
 
     def _fill(self) -> bool:
         """Read into the chunk; True when it fills a request."""

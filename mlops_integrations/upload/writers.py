@@ -38,12 +38,11 @@ class Writers:
     def poll(self) -> None:
         """Look at every writer, and write down the end of those who are newly gone."""
         for path in self._run.journals():
-            process = self._processes.get(path)
-            if process is None:
+            if path not in self._processes:
                 header, _ = reader.read_start(path)
-                if header is None:
-                    continue
-                process = self._processes[path] = _Process(header.writer, self._pidfds.pop(header.writer.pid, None))
+                if header is not None:
+                    self._processes[path] = _Process(header.writer, self._pidfds.pop(header.writer.pid, None))
+        for path, process in self._processes.items():
             if not process.gone:
                 self._look(path, process)
 

@@ -75,13 +75,9 @@ def local() -> Mapping[str, str]:
     return LOCAL
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of the test's own to train and record in, and no settings from outside."""
-    for name in os.environ:
-        if name.startswith(("MLFLOW_", "MLOPS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where the test's runs are recorded."""
     return tmp_path / "mlops_runs"
 
 

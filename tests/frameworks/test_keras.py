@@ -366,7 +366,7 @@ def test_a_directory_that_is_deleted_does_not_stop_the_training(local: Options, 
     assert 1 == len(fit(model, callback, epochs=1)["loss"])
 
 
-def test_a_full_disk_does_not_stop_the_training(train: Train, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_does_not_stop_the_training(train: Train) -> None:
     """With every write refused, fit goes on to its end, and what is lost is said."""
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))"
     ignored = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
@@ -374,7 +374,23 @@ def test_a_full_disk_does_not_stop_the_training(train: Train, root: Path, caplog
     done = train(script, "recorded")
     assert "all fits done" in done.stdout
     assert 0 == done.returncode
-    assert "File too large" in done.stderr
+    assert "mlops: not kept: disk:" in done.stderr
+
+
+@pytest.mark.swallows
+def test_a_failure_of_ours_does_not_stop_the_training(recorded: Read, local: Options) -> None:
+    """What we can't describe is counted, and everything else of the training is recorded."""
+
+    class Indescribable(keras.optimizers.SGD):
+        def get_config(self) -> dict[str, Any]:
+            raise NotImplementedError("no config")
+
+    callback = MLOpsCallback(**local)
+    history = fit(classifier(optimizer=Indescribable(0.25)), callback)
+    run = recorded(callback.run.directory)
+    assert list(enumerate(history["loss"])) == run.curve("loss")
+    assert {"internal error": 1} == run.losses
+    assert "FINISHED" == run.ending.status
 
 
 def test_run_and_keywords_together_are_an_error(local: Options) -> None:
@@ -404,6 +420,13 @@ def test_it_can_be_pickled(recorded: Read, local: Options) -> None:
     read = recorded(fresh.run.directory)
     assert fresh.run.uid == again.run.uid
     assert list(enumerate(history["loss"] + more["loss"])) == read.curve("loss")
+
+
+def test_without_keras_the_extra_is_named(train: Train) -> None:
+    """Where Keras is missing, importing the door says in one line what to install."""
+    done = train("import sys; sys.modules['keras'] = None; import mlops_integrations.keras")
+    assert 'ImportError: Keras is not installed: pip install "mlops-integrations[keras]"' in done.stderr
+    assert 1 == done.stderr.count("Traceback")
 
 
 def test_disabled_records_nothing(root: Path) -> None:

@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path) -> None:
     path = cursor_path(tmp_path, SERVER)
     for durable in (False, True):
         cursor.save(path, FULL, durable=durable)
-        assert FULL == cursor.load(path)
+        assert cursor.load(path) == FULL
     assert [path] == list(tmp_path.iterdir())
 
 
@@ -59,7 +59,7 @@ def test_one_cursor_a_destination(tmp_path: Path) -> None:
 def test_missing(tmp_path: Path) -> None:
     """A destination without a file has no cursor."""
     assert cursor.load(cursor_path(tmp_path, SERVER)) is None
-    assert [] == cursor.load_all(tmp_path)
+    assert cursor.load_all(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_garbage(tmp_path: Path, garbage: bytes) -> None:
     path = cursor_path(tmp_path, SERVER)
     path.write_bytes(garbage)
     assert cursor.load(path) is None
-    assert [] == cursor.load_all(tmp_path)
+    assert cursor.load_all(tmp_path) == []
     assert CursorView(tmp_path, SERVER).now() is None
 
 
@@ -122,9 +122,9 @@ def test_view_keeps_what_it_saw(tmp_path: Path) -> None:
     view = CursorView(tmp_path, SERVER)
     path = cursor_path(tmp_path, SERVER)
     cursor.save(path, FULL)
-    assert FULL == view.now()
+    assert view.now() == FULL
     path.write_bytes(b"{")
-    assert FULL == view.now()
+    assert view.now() == FULL
 
 
 def test_view_of_no_destination(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class UnprintableError(Exception):
 def test_exception_that_can_not_be_printed() -> None:
     """It is named all the same."""
     status, reason = ending.of_exception(UnprintableError())
-    assert "FAILED" == status
+    assert status == "FAILED"
     assert reason is not None
     assert "UnprintableError" in reason
 
@@ -78,8 +78,14 @@ def test_exception_that_can_not_be_printed() -> None:
         (exited(3), False, "FAILED", "exit code 3"),
         (exited(137), False, "FAILED", "exit code 137"),
         (exited(1), True, "FAILED", "exit code 1"),
-        *[(killed(getattr(signal, name)), False, "KILLED", name) for name in ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL")],
-        *[(killed(getattr(signal, name)), False, "FAILED", name) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE")],
+        *[
+            (killed(getattr(signal, name)), False, "KILLED", name)
+            for name in ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL")
+        ],
+        *[
+            (killed(getattr(signal, name)), False, "FAILED", name)
+            for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE")
+        ],
         (killed(signal.SIGSEGV) | 0x80, False, "FAILED", "SIGSEGV"),
         (killed(signal.SIGKILL), True, "FAILED", "SIGKILL (out of memory)"),
         (killed(signal.SIGTERM), True, "KILLED", "SIGTERM"),
@@ -138,4 +144,4 @@ def test_resolve(end: End | None, gone: Exit | None, expected: Ending | None) ->
 @posix
 def test_wait_statuses_are_the_systems() -> None:
     """The forms used here are those that the system gives."""
-    assert (3, -15) == (os.waitstatus_to_exitcode(exited(3)), os.waitstatus_to_exitcode(killed(15)))
+    assert (os.waitstatus_to_exitcode(exited(3)), os.waitstatus_to_exitcode(killed(15))) == (3, -15)

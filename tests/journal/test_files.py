@@ -84,4 +84,4 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
         files.create(tmp_path / "b", b"1")
     finally:
         os.umask(before)
-    assert [0o600, 0o600] == [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())]
+    assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o600, 0o600]

@@ -46,7 +46,7 @@ def test_later_mount_hides_an_earlier_one(tmp_path: Path) -> None:
     """Of two mounts at one place the last is the one that is seen."""
     mounts = tmp_path / "mounts"
     mounts.write_text("/dev/sda1 /data ext4 rw 0 0\nserver:/data /data nfs rw 0 0\n")
-    assert "nfs" == network_file_system(Path("/data/runs"), mounts)
+    assert network_file_system(Path("/data/runs"), mounts) == "nfs"
 
 
 def test_where_it_can_not_be_told(tmp_path: Path) -> None:

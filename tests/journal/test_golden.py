@@ -16,7 +16,7 @@ JOURNALS = sorted(DATA.glob("journal-format-*.jsonl"))
 
 def test_there_are_golden_files() -> None:
     """Every released format has its file."""
-    assert ["journal-format-1.jsonl"] == [path.name for path in JOURNALS]
+    assert [path.name for path in JOURNALS] == ["journal-format-1.jsonl"]
 
 
 @pytest.mark.parametrize("path", JOURNALS, ids=lambda path: path.stem)

@@ -83,7 +83,7 @@ def test_every_bit_flip(place: Path) -> None:
             if found == SMALL:
                 # The same checksum, spelled otherwise.
                 assert position < ENDS[line] - len(LINES[line]) + 8
-                assert 0 == reader.bad_lines
+                assert reader.bad_lines == 0
                 continue
             assert untouched == found
             splits = damaged[position] == ord("\n")
@@ -121,13 +121,13 @@ def test_torn_line_then_a_record_on_a_line_of_its_own(place: Path) -> None:
     """What a short write left behind is one bad line; the record after it is read."""
     found, reader = read(place, WHOLE + LINES[2][:-9] + b"\n" + LINES[3] + LINES[4])
     assert [*SMALL, SMALL[3], SMALL[4]] == found
-    assert 1 == reader.bad_lines
+    assert reader.bad_lines == 1
 
 
 def test_torn_end_waits_for_its_rest(place: Path) -> None:
     """A torn last line is no bad line: it may only not be there yet."""
     found, reader = read(place, WHOLE + LINES[2][:-1])
-    assert SMALL == found
+    assert found == SMALL
     assert (len(WHOLE), 0) == (reader.offset, reader.bad_lines)
 
 
@@ -151,9 +151,9 @@ def test_later_format_is_refused(place: Path) -> None:
     """A file of format 2 is not misread: nothing of it is returned, and it is told."""
     line = frame(Header(2, "mlops-1", SMALL[0].writer, 7, "9.0"))  # type: ignore[union-attr]
     found, reader = read(place, line + LINES[1] + LINES[2])
-    assert [] == found
-    assert (True, 0) == (reader.too_new, reader.bad_lines)
-    assert (None, None) == read_start(place)
+    assert found == []
+    assert (reader.too_new, reader.bad_lines) == (True, 0)
+    assert read_start(place) == (None, None)
 
 
 def test_start_last_and_tail(place: Path) -> None:
@@ -161,7 +161,7 @@ def test_start_last_and_tail(place: Path) -> None:
     place.write_bytes(WHOLE + b"torn")
     assert (SMALL[0], SMALL[1]) == read_start(place)
     assert SMALL[-1] == read_last(place)
-    assert SMALL == read_tail(place)
+    assert read_tail(place) == SMALL
 
 
 def test_tail_of_a_large_file(place: Path) -> None:
@@ -178,7 +178,7 @@ def test_tail_of_a_large_file(place: Path) -> None:
 def test_start_that_is_not_there(place: Path, content: bytes) -> None:
     """What is missing is None, not an error."""
     place.write_bytes(content)
-    assert (None, None) == read_start(place)
+    assert read_start(place) == (None, None)
 
 
 def test_empty_file_has_no_last_record(place: Path) -> None:

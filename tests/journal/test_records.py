@@ -39,9 +39,7 @@ VALUE = st.floats().map(values.spell)
 TEXTS = st.dictionaries(TEXT, TEXT)
 RECORD = st.one_of(
     st.builds(Header, INT64, TEXT, IDENTITY, TIME, TEXT),
-    st.builds(
-        RunSpec, TEXT, TEXT, TIME, *[MAYBE_TEXT] * 8, source_type=TEXT
-    ),
+    st.builds(RunSpec, TEXT, TEXT, TIME, *[MAYBE_TEXT] * 8, source_type=TEXT),
     st.builds(Metrics, TIME, st.lists(st.tuples(TEXT, VALUE, INT64))),
     st.builds(Params, TIME, TEXTS),
     st.builds(Tags, TIME, TEXTS),
@@ -55,7 +53,7 @@ RECORD = st.one_of(
 def test_round_trip(record: Record) -> None:
     """What is framed is one line, and parses to the same record."""
     line = frame(record)
-    assert 1 == line.count(b"\n")
+    assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert record == parse(line[:-1])
 
@@ -70,7 +68,9 @@ def test_any_key_and_any_float(items: list[tuple[str, float, int]], text: str) -
     assert [(values.spell(value), step) for _, value, step in items] == [item[1:] for item in metrics.values]
 
 
-@pytest.mark.parametrize(("value", "word"), [(float("nan"), "NaN"), (float("inf"), "Infinity"), (-float("inf"), "-Infinity")])
+@pytest.mark.parametrize(
+    ("value", "word"), [(float("nan"), "NaN"), (float("inf"), "Infinity"), (-float("inf"), "-Infinity")]
+)
 def test_words_for_what_is_not_finite(value: float, word: str) -> None:
     """JSON has no number for these: they are kept as the words that servers take."""
     assert word == values.spell(value)
@@ -88,7 +88,7 @@ def test_half_of_a_surrogate_pair_is_no_record() -> None:
 def test_a_line_is_a_checksum_and_json() -> None:
     """Ordinary tools read the journal: ``cut -c10-`` leaves JSON with the record's type."""
     line = frame(Metrics(5, [("потеря", 0.5, 3)])).decode()
-    assert {"type": "metrics", "time": 5, "values": [["потеря", 0.5, 3]]} == json.loads(line[9:])
+    assert json.loads(line[9:]) == {"type": "metrics", "time": 5, "values": [["потеря", 0.5, 3]]}
 
 
 @given(st.binary(max_size=200))

@@ -44,7 +44,7 @@ def test_run_name_as_part_of_a_file_name(name: str, label: str) -> None:
 def test_same_second_and_uid(tmp_path: Path) -> None:
     """Runs of the same name and second don't share a directory."""
     made = {rundir.make(tmp_path, "same", UID).path for _ in range(5)}
-    assert 5 == len(made)
+    assert len(made) == 5
 
 
 @posix
@@ -60,7 +60,7 @@ def test_latest(tmp_path: Path) -> None:
 def test_new_root_is_kept_out_of_git(tmp_path: Path) -> None:
     """A root that we make ignores itself; one that was there before is left as it is."""
     rundir.make(tmp_path / "new", "run", UID)
-    assert "*\n" == (tmp_path / "new" / ".gitignore").read_text()
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
     (tmp_path / "old").mkdir()
     rundir.make(tmp_path / "old", "run", UID)
     assert not (tmp_path / "old" / ".gitignore").exists()
@@ -76,7 +76,9 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
         made.say_ready()
     finally:
         os.umask(before)
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "deep").rglob("*") if not path.is_symlink()}
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "deep").rglob("*") if not path.is_symlink()
+    }
     assert {name: "0o700" if name in {"root", made.path.name} else "0o600" for name in modes} == modes
 
 
@@ -92,7 +94,7 @@ def test_file_in_the_place_of_the_root(tmp_path: Path) -> None:
 @posix
 def test_probe_leaves_nothing(tmp_path: Path) -> None:
     """Trying out what a journal needs leaves the directory empty."""
-    assert [] == list(rundir.make(tmp_path, "run", UID).path.iterdir())
+    assert list(rundir.make(tmp_path, "run", UID).path.iterdir()) == []
 
 
 def test_no_run_directory(tmp_path: Path) -> None:
@@ -162,9 +164,9 @@ def test_garbage_beside_a_journal(tmp_path: Path, writer: JournalWriter, garbage
 def test_wake_and_ready(tmp_path: Path) -> None:
     """A wish to be woken changes the wake time; the side process that came up last is known by its number."""
     run = RunDirectory(tmp_path)
-    assert (0, None) == (run.wake_time(), run.ready_pid())
+    assert (run.wake_time(), run.ready_pid()) == (0, None)
     run.wake()
-    assert 0 < run.wake_time()
+    assert run.wake_time() > 0
     run.say_ready()
     assert os.getpid() == run.ready_pid()
 
@@ -183,9 +185,9 @@ def test_runs_of_a_root(tmp_path: Path, header: Header, spec: RunSpec) -> None:
     (root / "file").write_text("")
     assert sorted(runs) == [found.path for found in rundir.run_directories(root)]
     assert [runs[1]] == [found.path for found in rundir.run_directories(runs[1])]
-    assert [] == list(rundir.run_directories(tmp_path / "missing"))
+    assert list(rundir.run_directories(tmp_path / "missing")) == []
     by_uid, by_run_id = rundir.find_by_uid(root, f"{UID}1"), rundir.find_by_run_id(root, "server 2")
     assert by_uid is not None
     assert by_run_id is not None
     assert [runs[1], runs[2]] == [by_uid.path, by_run_id.path]
-    assert (None, None) == (rundir.find_by_uid(root, "mlops-x"), rundir.find_by_run_id(root, "x"))
+    assert (rundir.find_by_uid(root, "mlops-x"), rundir.find_by_run_id(root, "x")) == (None, None)

@@ -74,7 +74,7 @@ def test_writers_opened_at_the_same_time(tmp_path: Path, header: Header, spec: R
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert 8 == len(set(paths))
+    assert len(set(paths)) == 8
 
 
 @posix
@@ -86,7 +86,7 @@ def test_file_is_private_under_any_umask(tmp_path: Path, header: Header, spec: R
     finally:
         os.umask(before)
     journal.close()
-    assert 0o600 == journal.path.stat().st_mode & 0o777
+    assert journal.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_threads_append_whole_records(writer: JournalWriter, read: Read) -> None:
@@ -142,7 +142,7 @@ def test_closed_writer_never_writes_into_a_number_used_again(writer: JournalWrit
     assert not writer.finish(End(1, "FINISHED"))
     for other in others:
         other.close()
-    assert [0] * 5 == [(tmp_path / f"user-{number}").stat().st_size for number in range(5)]
+    assert [(tmp_path / f"user-{number}").stat().st_size for number in range(5)] == [0] * 5
     assert writer.closed
 
 
@@ -205,12 +205,12 @@ print(writer.append(Params(5, {"and": "more"})))
 def test_full_disk(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """A short write and a failed one are told; the next record that is kept begins on a line of its own."""
     done = python(FULL_DISK, str(tmp_path))
-    assert ("", ["True", "False", "False OSError", "True", "True"]) == (done.stderr, done.stdout.splitlines())
+    assert (done.stderr, done.stdout.splitlines()) == ("", ["True", "False", "False OSError", "True", "True"])
     reader = JournalReader(tmp_path / file_name(1))
     kept = [record.values for record in reader if isinstance(record, Params)]
     reader.close()
-    assert [{"fits": "x" * 100}, {"space": "again"}, {"and": "more"}] == kept
-    assert 1 == reader.bad_lines
+    assert kept == [{"fits": "x" * 100}, {"space": "again"}, {"and": "more"}]
+    assert reader.bad_lines == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -224,7 +224,7 @@ def test_failed_write_is_told(writer: JournalWriter, read: Read) -> None:
     try:
         assert not writer.append(metrics(1))
         assert writer.error is not None
-        assert "No space left on device" == writer.error.strerror
+        assert writer.error.strerror == "No space left on device"
     finally:
         os.dup2(mine, number)
         for fd in (full, place, mine):
@@ -260,11 +260,11 @@ def test_file_whose_first_lines_do_not_fit(
     tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """Without its first lines a journal is of no use: the error is raised, and no file is left."""
-    assert "[]\n" == python(CREATION, str(tmp_path)).stdout
+    assert python(CREATION, str(tmp_path)).stdout == "[]\n"
 
 
 def test_first_lines_that_are_no_unicode(tmp_path: Path, header: Header) -> None:
     """Text that can't be written raises before there is a file."""
     with pytest.raises(UnicodeEncodeError):
         JournalWriter(tmp_path, header, RunSpec("u", "\ud800", 1))
-    assert [] == list(tmp_path.glob("journal-*"))
+    assert list(tmp_path.glob("journal-*")) == []

@@ -138,12 +138,14 @@ def test_sync_from_elsewhere_delivers_but_closes_nothing(
 ) -> None:
     """Where the trainer can't be seen, `sync` delivers, leaves the run RUNNING and says so; `--close` closes it."""
     process = start(trainer)  # no server: nobody else delivers
+    for pid in eventually(lambda: side_processes(trainer.directory)):
+        os.kill(pid, signal.SIGKILL)  # it would see how the trainer ends
     make_foreign(trainer, identity)
 
     synced = trainer.sync("--to", server.uri)
 
-    assert synced.returncode == 0, synced.stderr
-    assert "--close" in synced.stderr
+    assert synced.returncode == 1, synced.stderr  # its status is left
+    assert "sync --close" in synced.stdout
     run = server.the_run(trainer.uid)
     assert run.info.status == "RUNNING"
     assert server.points(run.info.run_id)
