@@ -52,6 +52,8 @@ class Recording:
         self._points_before = 0
         self._left_said = False
         self._in_training = 0
+        self.training_error: tuple[str, str | None] | None = None
+        """Status and reason of the training that ended last, if that was not well."""
 
     @property
     def is_open(self) -> bool:
@@ -143,10 +145,14 @@ class Recording:
     def training_began(self) -> None:
         """A training has begun: if it has not ended when the interpreter exits, the run is FAILED."""
         self._in_training += 1
+        self.training_error = None
+        if self.off is None:
+            self._reopened(0)
 
-    def training_ended(self) -> None:
-        """The training that began last has ended."""
+    def training_ended(self, status: str, reason: str | None) -> None:
+        """The training that began last has ended so."""
         self._in_training = max(0, self._in_training - 1)
+        self.training_error = None if status == ending.FINISHED else (status, reason)
 
     def end(self, status: str, reason: str | None, *, provisional: bool = False) -> None:
         """Write the last record of this journal file, unless that is done."""
@@ -154,8 +160,12 @@ class Recording:
             writer = self._writer
             if writer is None or self._end is not None:
                 return
-            if provisional and self._in_training and status == ending.FINISHED:
-                status, reason = ending.FAILED, "the training did not end"
+            if provisional and status == ending.FINISHED:
+                if self.training_error is not None:
+                    # The exit says nothing: a framework has turned what ended its training into a mere exit.
+                    status, reason = self.training_error
+                elif self._in_training:
+                    status, reason = ending.FAILED, ending.NOT_ENDED
             self._write_losses(writer)
             self._end = End(now_ms(), status, reason, provisional, self._points)
             self._in_training = 0

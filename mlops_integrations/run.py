@@ -51,7 +51,6 @@ class Run:
         self._recording = Recording(spec, directory, settings, off)
         self._steps: dict[str, int] = {}
         self._params: dict[str, str] = {}
-        self._training_error: tuple[str, str | None] | None = None
 
     @property
     def uid(self) -> str:
@@ -133,7 +132,8 @@ class Run:
             if now >= recording.look_at:
                 recording.look(now)
         except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call
-            self.swallow(error)
+            bad_call = TypeError(f"log_metrics takes a mapping of names to values, not {type(metrics).__name__}")
+            self.swallow(error if hasattr(metrics, "items") else bad_call)
 
     @overload
     def log_metric(self, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
@@ -286,9 +286,9 @@ class Run:
         if not self.is_open:
             return
         status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
-        if error is not None and status == ending.FINISHED and self._training_error is not None:
-            # The block was left by an exit with code 0, out of a training that had failed.
-            status, reason = self._training_error
+        if isinstance(error, SystemExit) and self._recording.training_error is not None:
+            # A framework has turned what ended its training into an exit, which says less (and may have code 0).
+            status, reason = self._recording.training_error
         self.close(status, reason)
 
     def training_began(self) -> None:
@@ -297,8 +297,7 @@ class Run:
 
     def training_ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
         """For doors: the training that began last has ended so."""
-        self._recording.training_ended()
-        self._training_error = None if status == ending.FINISHED else (status, reason)
+        self._recording.training_ended(status, reason)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -312,7 +311,7 @@ class Run:
 
     def swallow(self, error: Exception) -> None:
         """Our own failure at the border to the training: counted, and said once."""
-        self._recording.lose("internal error", 1, f"training goes on; please report {type(error).__name__}: {error}")
+        self._recording.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
 
     def _look_if_due(self) -> None:
         now = now_ms()

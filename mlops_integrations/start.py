@@ -94,10 +94,17 @@ def check(options: Mapping[str, Any]) -> Settings:
 
 
 def start_inside_training(options: Mapping[str, Any]) -> Run:
-    """As ``start_run``, for doors: a directory that can't be written is no reason to end a training."""
-    run = _open(check(options), options.get("run_name"), options.get("resume"), options.get("parent"), lenient=True)
-    run.log_params(options.get("params") or {})
-    run.set_tags(options.get("tags") or {})
+    """As ``start_run``, for doors: never raises. Where nothing can be recorded, the run only counts what it loses."""
+    try:
+        run = _open(check(options), options.get("run_name"), options.get("resume"), options.get("parent"), lenient=True)
+        run.log_params(options.get("params") or {})
+        run.set_tags(options.get("tags") or {})
+    except Exception as error:  # at the border to a training: whatever it is, it must not end that
+        logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)
+        root = Path(tempfile.gettempdir())
+        chosen = settings_module.from_arguments(directory=root, mode="disabled", environ={})
+        spec = RunSpec(uid=UID_PREFIX + uuid.uuid4().hex, name="run", start_time=now_ms())
+        return Run(spec, RunDirectory(root), chosen, NO_DIRECTORY)
     return run
 
 
@@ -152,8 +159,11 @@ def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDi
     if not chosen.resume.startswith(UID_PREFIX):
         return rundir.find_by_run_id(chosen.root, chosen.resume)
     found = rundir.find_by_uid(chosen.root, chosen.resume)
-    if found is None and not lenient:
-        raise RunDirectoryError(f"there is no run {chosen.resume} in {chosen.root} to resume: is `directory` right?")
+    if found is None:
+        text = f"there is no run {chosen.resume} in {chosen.root} to resume: is the directory right (MLOPS_DIR)?"
+        if not lenient:
+            raise RunDirectoryError(text)
+        logger.warning("mlops: %s A new run is recorded", text)
     return found
 
 

@@ -41,17 +41,18 @@ def eventually(check: Callable[[], Any], seconds: float = SECONDS) -> Any:
 class MlflowServer:
     """``mlflow server`` on SQLite, that can be stopped and started again on the same port."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str, prefix: str = "") -> None:
         self.directory = directory
+        self._options = [*options, *(["--static-prefix", prefix] if prefix else [])]
         self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.uri = f"http://127.0.0.1:{self.port}{prefix}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.directory / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(self.directory / "artifacts"), "--workers", "1"]
+        command += ["--artifacts-destination", str(self.directory / "artifacts"), "--workers", "1", *self._options]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_"))}
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(

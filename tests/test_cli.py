@@ -264,6 +264,7 @@ def test_sync_beside_a_living_uploader(record: Record, server: FakeMlflow, root:
         code, said, complaint = out("sync", "--to", other.uri)
         assert (0, True) == (code, "it goes on" in said)
         assert "asking thread (process" in complaint
+        assert [] == list(run.directory.glob("lease.wanted"))
         assert 1 == len(other.run("live").metrics)
         run.log_metric("loss", 0.5)
         assert run.flush(30.0)
@@ -279,6 +280,7 @@ def test_sync_beside_another_sync(record: Record, server: FakeMlflow, out: Any) 
     code, said, _ = out("sync")
     assert (1, []) == (code, server.requests)
     assert f"sync (process {os.getpid()} on " in said
+    assert "is delivering it" in said
     other.release()
 
 
@@ -579,15 +581,17 @@ def test_ascii_terminal(record: Record, tmp_path: Path, command: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
 @pytest.mark.parametrize("command", ["runs", "show", "sync"])
 def test_on_a_terminal(record: Record, server: FakeMlflow, tmp_path: Path, command: str) -> None:
-    """On a terminal the same is told, with or without the libraries that make it pretty."""
+    """On a terminal the same is told as safely, with or without the libraries that make it pretty."""
     import pty
 
-    run = record(points=20, tracking_uri=server.uri)
+    title = "\x1b]0;title\x07"
+    run = record(f"baseline{title}", points=20, params={title: title}, tracking_uri=server.uri)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "mlops_integrations", command],
         cwd=tmp_path,
-        env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm"},
+        env=dict(os.environ)
+        | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm", "COLUMNS": "200"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -604,7 +608,8 @@ def test_on_a_terminal(record: Record, server: FakeMlflow, tmp_path: Path, comma
         said += block
     os.close(ours)
     assert 0 == process.wait(60)
-    assert f"baseline-{run.uid[-4:]}" in said.decode()
+    assert f"baseline ]0;title -{run.uid[-4:]}" in said.decode()
+    assert b"\x1b]" not in said
 
 
 # -- python -m ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import logging
@@ -174,8 +175,15 @@ def test_step_left_out(run: Run, points: Points) -> None:
 
 @pytest.mark.parametrize(
     ("step", "kept", "said"),
-    [(2.0, 2, ""), (1.5, 1, "rounded down"), (True, 1, ""), ("5", 0, "step '5'"), (2**63, 0, "64 bits"), (float("nan"), 0, "step nan")],
-)  # fmt: skip
+    [
+        (2.0, 2, ""),
+        (1.5, 1, "rounded down"),
+        (True, 1, ""),
+        ("5", 0, "step '5'"),
+        (2**63, 0, "64 bits"),
+        (float("nan"), 0, "step nan"),
+    ],
+)
 def test_steps_of_other_kinds(
     run: Run, points: Points, caplog: pytest.LogCaptureFixture, step: Any, kept: int, said: str
 ) -> None:
@@ -583,15 +591,12 @@ class OddError(Exception):
 )
 def test_with_block(read: Read, error: BaseException | None, status: str, reason: str | None) -> None:
     """How the block was left is how the run ended; the exception goes on as it was."""
-    left = None
-    try:
-        with mlops.start_run() as run:
-            assert run is mlops.active_run()
-            if error is not None:
-                raise error
-    except BaseException as raised:
-        left = raised
-    assert error is left
+    leaves = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with leaves as left, mlops.start_run() as run:
+        assert run is mlops.active_run()
+        if error is not None:
+            raise error
+    assert error is (None if left is None else left.value)
     end = end_of(read(run.directory))
     assert (status, reason, False) == (end.status, end.reason, end.provisional)
 

@@ -83,7 +83,7 @@ def _take(lease: Lease, run: RunDirectory, deadline: float, tell: Callable[[Hold
         if holder is not None and not holder.yields:
             raise LeftError(f"{holder} is delivering it")
         if time.monotonic() >= deadline:
-            raise LeftError(f"{holder} does not hand the delivery over")
+            raise LeftError(f"{holder or 'somebody'} does not hand the delivery over")
         if holder is not None and not told:
             tell(holder)
             told = True
@@ -134,7 +134,7 @@ class Delivery:
         except StoppedByServerError as error:
             raise LeftError(f"{self._server.uri}: {error}") from None
         except InterruptedUploadError:
-            raise LeftError(f"{live_holder(self._run.path)} has taken the delivery over") from None
+            raise LeftError(f"{live_holder(self._run.path) or 'somebody'} has taken the delivery over") from None
 
     def _advanced(self, state: Cursor) -> None:
         self._progress.at(state.points - self._points_before)

@@ -20,6 +20,7 @@ FAILED: Final = "FAILED"
 KILLED: Final = "KILLED"
 STATUSES: Final = (RUNNING, "SCHEDULED", FINISHED, FAILED, KILLED)
 
+NOT_ENDED: Final = "the training did not end"
 DISAPPEARED: Final = "process disappeared"
 OUT_OF_MEMORY: Final = "SIGKILL (out of memory)"
 
@@ -94,5 +95,6 @@ def resolve(end: End | None, gone: Exit | None) -> Ending | None:
         return Ending(status, reason, gone.time)
     # Exit wrote down what it saw, which says more than an exit code does; a code above 0 only refutes a success.
     exited = os.WIFEXITED(gone.wait_status)
-    keeps = (exited and (status == FINISHED or end.status != FINISHED)) or status == end.status == KILLED
+    says_more = end.status != FINISHED and end.reason != NOT_ENDED
+    keeps = (exited and (status == FINISHED or says_more)) or status == end.status == KILLED
     return Ending(end.status, end.reason, end.time) if keeps else Ending(status, reason, end.time)

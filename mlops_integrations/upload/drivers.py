@@ -24,7 +24,7 @@ from mlops_integrations.settings import Settings
 logger: Final = logging.getLogger("mlops_integrations")
 
 _READY_SECONDS: Final = 10.0
-_MOST_STARTS: Final = 3
+_MOST_FAILURES: Final = 3
 _SCRIPT: Final = Path(__file__).with_name("side_process.py")
 
 
@@ -37,7 +37,7 @@ class Driver:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._started_at = 0.0
-        self._starts = 0
+        self._failures = 0
 
     def start(self) -> None:
         """Start the driver, unless one is at work."""
@@ -61,11 +61,12 @@ class Driver:
                 self._fall_back(f"not ready within {_READY_SECONDS:g} s")
             return
         self._process = None
+        self._failures += process.returncode != 0
         if self._work_is_left() and not self._has_thread():
-            if self._starts < _MOST_STARTS:
+            if self._failures < _MOST_FAILURES:
                 self.start()
             else:
-                self._fall_back(f"it ended {self._starts} times, the last time with code {process.returncode}")
+                self._fall_back(f"it failed {self._failures} times, the last time with code {process.returncode}")
 
     def wait_for_end(self, seconds: float) -> None:
         """Give a side process that has nothing left to do a moment to end, so that it is no zombie."""
@@ -91,7 +92,6 @@ class Driver:
         return state is None or not (state.stopped or state.covers(self._run.sizes(), ended))
 
     def _start_process(self) -> None:
-        self._starts += 1
         self._started_at = time.monotonic()
         # The directory of the user's script comes last: it may hold a file by the name of a library.
         search_path = os.pathsep.join(entry for entry in (*sys.path[1:], *sys.path[:1]) if Path(entry).is_absolute())

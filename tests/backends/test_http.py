@@ -48,9 +48,20 @@ def test_status(server: Any, transport: Transport, status: int) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>login</html>", b"[]", b"null", b'"text"', b"{", b'{"a": NaN}', b'{"a": "\xff"}', b"\xff\xfe\x00", b"[" * 100_000, b'{"a":' * 50_000],
-    ids=["empty", "html", "list", "null", "text", "torn", "bare NaN", "no unicode", "bytes", "nested list", "nested object"],
-)  # fmt: skip
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>login</html>", id="html"),
+        pytest.param(b"[]", id="list"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b'"text"', id="text"),
+        pytest.param(b"{", id="torn"),
+        pytest.param(b'{"a": NaN}', id="bare NaN"),
+        pytest.param(b'{"a": "\xff"}', id="text that is none"),
+        pytest.param(b"\xff\xfe\x00", id="bytes"),
+        pytest.param(b"[" * 100_000, id="nested list"),
+        pytest.param(b'{"a":' * 50_000, id="nested object"),
+    ],
+)
 def test_body_that_is_no_json_object(server: Any, transport: Transport, body: bytes) -> None:
     """200 with something else is told from an answer."""
     server.answer(200, body)

@@ -139,7 +139,7 @@ def test_run_url(backend: MlflowBackend) -> None:
 
 
 def test_batch_on_the_wire(server: Any) -> None:
-    """Words for what is not finite are quoted, integers are integers of 64 bits, texts are UTF-8; MLflow parses no other."""
+    """Words for what is not finite are quoted, integers are whole, texts are UTF-8; MLflow parses no other."""
     server.answer(200)
     batch = Batch(
         [("потеря", 0.1, 1, 2**63 - 1), ("a", "NaN", 1, -(2**63)), ("b", "Infinity", 0, 0), ("c", "-Infinity", 0, 0)],

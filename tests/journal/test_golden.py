@@ -21,7 +21,7 @@ def test_there_are_golden_files() -> None:
 
 @pytest.mark.parametrize("path", JOURNALS, ids=lambda path: path.stem)
 def test_golden_file(path: Path) -> None:
-    """Every record comes back with the content it was written with; damage in the middle and at the end costs no other."""
+    """Every record comes back as it was written; damage in the middle and at the end costs no other."""
     expected = json.loads(path.with_suffix(".expected.json").read_text("utf-8"))
     reader = JournalReader(path)
     found = [json.loads(msgspec.json.encode(record)) for record in reader]

@@ -105,7 +105,7 @@ def test_threads_append_whole_records(writer: JournalWriter, read: Read) -> None
         thread.join(30)
     found = [record for record in read(writer.path) if isinstance(record, Metrics)]
     steps = {thread: [record.values[0][2] for record in found if record.time == thread] for thread in range(4)}
-    assert dict.fromkeys(range(4), list(range(300))) == steps
+    assert {thread: list(range(300)) for thread in range(4)} == steps
 
 
 def test_end_is_the_last_record(writer: JournalWriter, read: Read) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,7 @@ def test_a_run_without_server_is_delivered_later_with_its_own_times(server: Mlfl
 
 OUTAGE = """
 import time
+from pathlib import Path
 import mlops_integrations as mlops
 slowest = 0.0
 def log(first, count):
@@ -224,6 +226,28 @@ def test_a_deleted_experiment_is_a_clear_error(server: MlflowServer, trainer: Tr
     assert done.stdout == "False\n"
     assert "experiment 'gone' is deleted on the server: restore it there, or name another" in done.stderr
     assert len(trainer.recorded()) == 1
+
+
+def test_a_server_below_a_path_is_reached(tmp_path: Path, trainer: Trainer) -> None:
+    """A server behind a prefix gets the run, and the printed link leads to it."""
+    prefixed = MlflowServer(tmp_path, prefix="/team/ml")
+    prefixed.start()
+    try:
+        done = trainer.run(
+            "import mlops_integrations as mlops\n"
+            "with mlops.start_run(experiment_name='prefixed') as run:\n"
+            "    run.log_metric('a', 1)\n"
+            "    print(run.finish(timeout=30), run.url)\n",
+            MLFLOW_TRACKING_URI=prefixed.uri + "/",
+        )
+        delivered, url = done.stdout.split()
+        run = prefixed.the_run(trainer.uid)
+
+        assert delivered == "True"
+        assert url == f"{prefixed.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        assert prefixed.points(run.info.run_id) == trainer.recorded()
+    finally:
+        prefixed.stop()
 
 
 def test_many_runs_of_a_new_experiment_share_it(server: MlflowServer, trainer: Trainer) -> None:
