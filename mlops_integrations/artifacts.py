@@ -31,8 +31,14 @@ def snapshot(source: Path, artifact_path: str | None, store: Path, time: int) ->
         inner = file.relative_to(source.parent) if file == source else file.relative_to(source)
         target = base / inner.as_posix()
         place = store / target
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(place.parent)
         yield Artifact(time, f"{store.name}/{target}", str(target), _copy(file, place))
+
+
+def _make(directory: Path) -> None:
+    # ``mkdir(parents=True)`` makes the parents with the umask's mode, not with the one given.
+    for path in (*reversed(directory.parents), directory):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _copy(source: Path, target: Path) -> int:

@@ -39,7 +39,7 @@ class Recording:
         self.settings = settings
         self.off = off
         self.lock = threading.RLock()
-        self.voice = Voice(run.path, quiet=settings.quiet)
+        self.voice = Voice(run.path, quiet=settings.quiet, silent=off == DISABLED)
         self.view = CursorView(run.path, settings.tracking_uri)
         self.look_at = 0
         """When to look for news again, in ms since 1970: log calls compare it with their own time."""
@@ -119,8 +119,7 @@ class Recording:
     def lose(self, reason: str, count: int, detail: str = "") -> None:
         """Count what is not kept, and say it the first time."""
         self._losses[reason] = self._losses.get(reason, 0) + count
-        if reason is not DISABLED:
-            self.voice.once(reason, "not kept: %s%s", reason, f" ({detail[:300]})" if detail else "")
+        self.voice.once(reason, "not kept: %s%s", reason, f" ({detail[:300]})" if detail else "")
 
     def look(self, now: int) -> None:
         """Every few seconds: is the driver well, is the directory there, what is the news?"""
@@ -166,6 +165,7 @@ class Recording:
                     status, reason = self.training_error
                 elif self._in_training:
                     status, reason = ending.FAILED, ending.NOT_ENDED
+            self._losses_written = 0  # once more, near the end, where those look who do not read it all
             self._write_losses(writer)
             self._end = End(now_ms(), status, reason, provisional, self._points)
             self._in_training = 0

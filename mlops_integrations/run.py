@@ -138,13 +138,13 @@ class Run:
     @overload
     def log_metric(self, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
     @overload
-    def log_metric(self, key: object, value: object, *rest: object, **named: object) -> None: ...
-    def log_metric(self, key: Any, value: Any, *rest: Any, **named: Any) -> None:
+    def log_metric(self, *given: object, **named: object) -> None: ...
+    def log_metric(self, *given: Any, **named: Any) -> None:
         """Record one value; see :meth:`log_metrics`."""
-        if type(value) is str or len(rest) > 2:
-            self._log_metric_of_a_client(key, value, rest, named)
+        if 2 <= len(given) <= 4 and type(given[1]) is not str and not named:
+            self.log_metrics({given[0]: given[1]}, *given[2:])
         else:
-            self.log_metrics({key: value}, *rest, **named)
+            self._log_one("log_metric", client_style.METRIC, given, named)
 
     @never_raising
     def log_params(self, params: Mapping[str, object], *extra: object, **unknown: object) -> None:
@@ -171,13 +171,13 @@ class Run:
             self._recording.append(Params(now_ms(), fresh), len(fresh))
         self._look_if_due()
 
-    @never_raising
-    def log_param(self, key: str, value: object, *extra: object, **unknown: object) -> None:
+    @overload
+    def log_param(self, key: str, value: object) -> None: ...
+    @overload
+    def log_param(self, *given: object, **named: object) -> None: ...
+    def log_param(self, *given: Any, **named: Any) -> None:
         """Record one parameter; see :meth:`log_params`."""
-        if not extra:
-            self.log_params({key: value}, **unknown)
-        elif self._is_ours("log_param", key):
-            self.log_params({values.text(value): extra[0]}, *extra[1:], **unknown)
+        self._log_one("log_param", client_style.TEXT, given, named)
 
     @never_raising
     def set_tags(self, tags: Mapping[str, object], *extra: object, **unknown: object) -> None:
@@ -189,13 +189,13 @@ class Run:
             self._recording.append(Tags(now_ms(), kept), len(kept))
         self._look_if_due()
 
-    @never_raising
-    def set_tag(self, key: str, value: object, *extra: object, **unknown: object) -> None:
+    @overload
+    def set_tag(self, key: str, value: object) -> None: ...
+    @overload
+    def set_tag(self, *given: object, **named: object) -> None: ...
+    def set_tag(self, *given: Any, **named: Any) -> None:
         """Set one tag; see :meth:`set_tags`."""
-        if not extra:
-            self.set_tags({key: value}, **unknown)
-        elif self._is_ours("set_tag", key):
-            self.set_tags({values.text(value): extra[0]}, *extra[1:], **unknown)
+        self._log_one("set_tag", client_style.TEXT, given, named)
 
     @never_raising
     def log_artifact(
@@ -368,14 +368,23 @@ class Run:
         return ours
 
     @never_raising
-    def _log_metric_of_a_client(
-        self, run_id: object, key: object, rest: tuple[object, ...], named: Mapping[str, object]
+    def _log_one(
+        self, call: str, names: tuple[str, ...], given: tuple[object, ...], named: Mapping[str, object]
     ) -> None:
-        call = client_style.metric_call(run_id, key, rest, named)
-        if call is None:
-            self.log_metrics({values.text(run_id): key}, *rest, **named)  # type: ignore[arg-type]
-        elif self._is_ours("log_metric", run_id):
-            self.log_metrics({call.key: call.value}, call.step, call.timestamp)  # type: ignore[arg-type]
+        """A call about one key, in whatever style: never an error, never lost unsaid."""
+        bound = client_style.arguments(names, given, named)
+        if "run_id" in bound and not self._is_ours(call, bound.pop("run_id")):
+            return
+        if "key" not in bound or "value" not in bound:
+            self._recording.lose("call without a key and a value", 1, call)
+            return
+        pair, extra = {values.text(bound.pop("key")): bound.pop("value")}, bound.pop("extra", ())
+        if call == "log_metric":
+            self.log_metrics(pair, bound.pop("step", None), bound.pop("timestamp", None), *extra, **bound)
+        elif call == "log_param":
+            self.log_params(pair, *extra, **bound)
+        else:
+            self.set_tags(pair, *extra, **bound)
 
     def __getstate__(self) -> dict[str, Any]:
         recording = self._recording

@@ -265,7 +265,7 @@ def _wrong_scheme(uri: str, scheme: str) -> str:
 
 
 def _shown(uri: str) -> str:
-    return re.sub(r"(//|^)[^/@]*@", r"\1", uri.strip())
+    return re.sub(r"^([a-zA-Z][\w+.\-]*:)?(//)?.*@", r"\1\2", uri.strip())
 
 
 def _unquoted(text: str | None) -> str | None:

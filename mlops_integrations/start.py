@@ -119,8 +119,7 @@ def _open(
         if known is not None:
             run = _reopen(known, chosen)
         else:
-            resumed = chosen.resume if chosen.resume and not chosen.resume.startswith(UID_PREFIX) else None
-            spec = structs.replace(spec, resume_run_id=resumed)
+            spec = structs.replace(spec, resume_run_id=_server_run(chosen, resume))
             run = Run(spec, rundir.make(chosen.root, spec.name, spec.uid), chosen)
             run.open()
     except OSError as error:
@@ -135,9 +134,9 @@ def _open(
 
 def _spec(chosen: Settings, name: str | None, parent: Run | str | None) -> RunSpec:
     source_name, source_type = settings_module.source()
-    return RunSpec(
+    spec = RunSpec(
         uid=UID_PREFIX + uuid.uuid4().hex,
-        name=values.text(name) if name else _script_name(),
+        name=str(name) if name else _script_name(),
         start_time=now_ms(),
         tracking_uri=chosen.tracking_uri,
         experiment_name=chosen.experiment_name or settings_module.DEFAULT_EXPERIMENT,
@@ -148,6 +147,7 @@ def _spec(chosen: Settings, name: str | None, parent: Run | str | None) -> RunSp
         source_name=source_name,
         source_type=source_type,
     )
+    return values.well_formed_spec(spec)
 
 
 def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDirectory | None:
@@ -165,6 +165,13 @@ def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDi
             raise RunDirectoryError(text)
         logger.warning("mlops: %s A new run is recorded", text)
     return found
+
+
+def _server_run(chosen: Settings, resume: Run | str | None) -> str | None:
+    """The server's run to go on with; the environment's only once in a process."""
+    wanted = chosen.resume
+    taken = resume is None and wanted in _ids_taken
+    return None if not wanted or taken or wanted.startswith(UID_PREFIX) else wanted
 
 
 def _reopen(known: RunDirectory, chosen: Settings) -> Run:
@@ -204,7 +211,9 @@ def _say(run: Run, chosen: Settings, spec: RunSpec) -> None:
         )
     if not chosen.quiet:
         label = f"{spec.name}-{spec.uid[-4:]}"
-        goes = "(no tracking server: `sync` delivers it later)"
+        goes = "(no tracking server: `sync --to` delivers it later)"
+        if chosen.tracking_uri is not None:
+            goes = f"(offline: `sync` delivers it to {chosen.tracking_uri} later)"
         if chosen.mode == "online":
             goes = f"-> {chosen.tracking_uri} (experiment {spec.experiment_id or spec.experiment_name})"
         logger.warning("mlops: recording %s in %s %s", label, run.directory, goes)
@@ -216,5 +225,5 @@ def _started(run: Run) -> Run:
 
 
 def _script_name() -> str:
-    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in {"", "-c", "-m"} else ""
+    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in {"", "-", "-c", "-m"} else ""
     return script.strip("_") or "run"

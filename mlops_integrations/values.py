@@ -6,7 +6,9 @@ import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, Tags, Value
+from msgspec import structs
+
+from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, RunSpec, Tags, Value
 
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
@@ -88,7 +90,7 @@ def texts(params: Mapping[Any, object], prefix: str = "", depth: int = 0) -> Ite
 def text(value: object) -> str:
     """``str(value)`` in well-formed Unicode; a value that can't be printed is named by its type."""
     try:
-        plain = str(value)
+        plain = str.__str__(str(value))
     except Exception as error:  # foreign code: a parameter is never worth a training
         plain = f"<{type(value).__name__}: {error.__class__.__name__} in str()>"
     try:
@@ -107,3 +109,10 @@ def well_formed(record: Record) -> Record:
     if isinstance(record, Artifact):
         return Artifact(record.time, text(record.file), text(record.path), record.size)
     return record
+
+
+def well_formed_spec(spec: RunSpec) -> RunSpec:
+    """The same of a run: file names are bytes, and a script's need not be Unicode."""
+    return structs.replace(
+        spec, **{name: text(value) for name, value in structs.asdict(spec).items() if isinstance(value, str)}
+    )

@@ -19,16 +19,19 @@ logger: Final = logging.getLogger("mlops_integrations")
 class Voice:
     """Tells about one run."""
 
-    def __init__(self, directory: Path, *, quiet: bool) -> None:
+    def __init__(self, directory: Path, *, quiet: bool, silent: bool = False) -> None:
+        self._silent = silent
         self._directory = directory
         self._quiet = quiet
         self._said: set[str] = set()
 
     def once(self, what: str, message: str, *arguments: object) -> None:
         """Warn, if nothing was said under the name ``what`` before."""
-        if what not in self._said:
+        if what not in self._said and not self._silent:
             self._said.add(what)
-            logger.warning("mlops: " + message, *arguments)
+            text = message % arguments if arguments else message
+            # Keys may come from a stranger's file, and the message goes to a terminal.
+            logger.warning("mlops: %s", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
     def news(self, state: Cursor) -> None:
         """What the cursor tells that was not said yet: the link, trouble, refusals."""
@@ -56,7 +59,7 @@ class Voice:
             self.once(f"stopped {state.trouble.message}", "delivery has stopped: %s", state.trouble.message)
         else:
             self.once(
-                f"trouble {state.trouble.since}",
+                f"trouble {state.trouble.message}",
                 "%s does not take the records (%s). Training goes on, they are kept in %s, and delivery is tried again",
                 state.destination,
                 state.trouble.message,

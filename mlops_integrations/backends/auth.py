@@ -52,7 +52,14 @@ class Credentials(AuthBase):
             token = _token_of_command(access.token_command)
         else:
             token = access.token
+        if token and not _fits_header(token):
+            logger.warning("mlops: the token holds more than a token: it is not used")
+            token = None
         return f"Bearer {token}" if token else self._header
+
+
+def _fits_header(token: str) -> bool:
+    return token.isascii() and token.isprintable()
 
 
 def _token_of_file(path: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from mlops_integrations.backends.auth import Credentials
 from mlops_integrations.settings import Access
@@ -91,7 +91,7 @@ class Transport:
             # An old store may need long for a full batch: the next try is given more time, up to a bound.
             self._timeout = min(self._timeout * 2, self._patience * _SLOWEST_FACTOR)
             return Reply(None, None, text)
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             return Reply(None, None, _failure(error), sent=not _never_sent(error))
         self._timeout = self._patience
         return Reply(
@@ -126,13 +126,13 @@ def printable(text: str) -> str:
 def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
         body = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 
 
 def _never_sent(error: Exception) -> bool:
-    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.SSLError)):
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.SSLError, LocationParseError)):
         return True
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(reason, NewConnectionError)

@@ -33,7 +33,7 @@ class Terminal:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         self.shows_blocks = _can_show("█▁─│…", out)
-        self.is_pretty = self.shows_blocks and _is_tty(out) and os.environ.get("TERM") != "dumb"
+        self.is_pretty = self.shows_blocks and _is_tty(out)
         self.rewrites = _is_tty(err)
         """Whether progress is one line, written anew each time."""
         self._progress_is_shown = False

@@ -79,7 +79,7 @@ def load(path: Path) -> Cursor | None:
     """The cursor in a file; None where there is none, or none that can be read: delivery then starts again."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Cursor)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

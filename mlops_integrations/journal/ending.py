@@ -56,7 +56,10 @@ def of_exception(error: BaseException) -> tuple[str, str | None]:
         return KILLED, "SIGINT"
     if isinstance(error, SystemExit):
         return of_exit_argument(error.code)
-    text = f"{type(error).__qualname__}: {error}".strip().removesuffix(":")
+    try:
+        text = f"{type(error).__qualname__}: {error}".strip().removesuffix(":")
+    except Exception:  # foreign code: it may fail even at saying what failed
+        text = type(error).__qualname__
     return FAILED, text[:_REASON_LENGTH]
 
 

@@ -57,9 +57,10 @@ class Lease:
             OSError: the directory can't be written.
         """
         content = msgspec.json.encode(self._holder)
-        if files.create(self._path, content):
-            return True
+        # Everybody takes it under the lock: otherwise one who takes a free lease could lose it to one who removes it.
         with _exclusive(self._path.with_name("lease.lock")):
+            if files.create(self._path, content):
+                return True
             holder = read(self._path)
             if holder is not None and not _is_void(holder, self._path):
                 return False
@@ -107,7 +108,7 @@ def read(path: Path) -> Holder | None:
     """Who holds the lease, dead or alive; None for nobody."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Holder)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -66,7 +66,7 @@ class RunDirectory:
         """What was found out about the end of a journal's writer."""
         try:
             return msgspec.json.decode(journal.with_suffix(".exit").read_bytes(), type=Exit)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def note_exit(self, journal: Path, gone: Exit) -> None:
@@ -115,7 +115,7 @@ def make_root(root: Path) -> None:
         root.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         return
-    (root / ".gitignore").write_text("*\n")
+    files.create(root / ".gitignore", b"*\n")
 
 
 def make(root: Path, name: str, uid: str) -> RunDirectory:

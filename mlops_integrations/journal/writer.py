@@ -38,8 +38,9 @@ class JournalWriter:
         self._lock = threading.RLock()
         self._torn = False
         self.error: OSError | None = None
+        lines = records.frame(header) + records.frame(spec)
         self.path, self._fd = _create(directory)
-        if not self._write(records.frame(header) + records.frame(spec)):
+        if not self._write(lines):
             self.close()
             self.path.unlink(missing_ok=True)
             raise self.error or OSError(f"could not write the first lines of {self.path}")
@@ -77,7 +78,8 @@ class JournalWriter:
 
     def exists(self) -> bool:
         """Whether the file still has its name: a deleted directory takes the records with it."""
-        return self.closed or os.fstat(self._fd).st_nlink > 0
+        with self._lock:
+            return self.closed or os.fstat(self._fd).st_nlink > 0
 
     def _write(self, line: bytes) -> bool:
         with self._lock:

@@ -110,13 +110,25 @@ class Asking:
     def back_off(self, attempt: int, outcome: Outcome[T]) -> None:
         """Wait before the next attempt; somebody who waits for us ends it, unless the server asked for the pause."""
         around = self._around
-        if around.patience is not None and around.clock() - self._last_answer > around.patience:
-            raise GaveUpError(outcome.message)
+        self.check_patience(self._last_answer, outcome.message)
         seconds = backoff(attempt, outcome.retry_after, around.rng)
         if outcome.kind is Kind.DENIED:
             seconds = max(seconds, min(DENIED_BACKOFF, 2.0**attempt))
         asked_for = outcome.retry_after is not None or outcome.kind is Kind.DENIED
         self.wait(seconds, for_nobody=asked_for)
+
+    def now(self) -> float:
+        """The clock's time."""
+        return self._around.clock()
+
+    def check_patience(self, since: float, message: str) -> None:
+        """Give up if nothing has come of it for longer than we have patience.
+
+        Raises:
+            GaveUpError: so it is.
+        """
+        if self._around.patience is not None and self.now() - since > self._around.patience:
+            raise GaveUpError(message)
 
     def wait(self, seconds: float, *, for_nobody: bool = True) -> None:
         """Sleep; unless ``for_nobody``, until somebody wakes us."""

@@ -99,4 +99,6 @@ def _text_bytes(text: Text) -> int:
 
 def _json_bytes(text: str) -> int:
     # Escapes make at most six bytes of a control character, UTF-8 at most four of any other.
-    return len(text) if text.isascii() and text.isprintable() else 6 * len(text)
+    if text.isascii() and text.isprintable():
+        return len(text) + text.count('"') + text.count("\\")
+    return 6 * len(text)

@@ -54,6 +54,7 @@ class Opening:
         experiment_id = self._state.experiment_id or ""
         parent = self.parent_run_id(spec)
         attempt = 0
+        began = self._asking.now()
         while True:
             made = self._backend.create_run(experiment_id, spec, parent)
             if made.ok:
@@ -70,6 +71,9 @@ class Opening:
                 found = self._look(spec.uid, _LOOK_PAUSES)
                 if found is not None:
                     return found
+                # The looks were answered, the creation was not.
+                self._asking.trouble(made)
+                self._asking.check_patience(began, made.message)
             else:
                 self._asking.back_off(attempt, made)
 

@@ -60,7 +60,7 @@ def divide(
     Returns:
         How many items were taken.
     """
-    if len(batch) == 1:
+    if len(batch) <= 1:
         set_aside(batch, refused)
         return 0
     taken = 0
