@@ -131,6 +131,7 @@ def test_many_runs_share_one_wait_at_exit(trainer: Trainer) -> None:
 
     assert time.monotonic() - began < 20
     assert done.stderr.count("The rest:") == 10
+    eventually(lambda: not side_processes(trainer.directory), 20)
 
 
 def test_the_side_process_lingers_as_long_as_it_was_told(own_server: MlflowServer, trainer: Trainer) -> None:

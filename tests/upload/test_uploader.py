@@ -1,0 +1,324 @@
+"""The uploader, against a server that does as it is told: every record arrives, once, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from fake_mlflow import FakeMlflow
+from mlops_integrations.backends.base import Backend, open_backend
+from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.journal.writer import JournalWriter
+from mlops_integrations.settings import Access
+from mlops_integrations.upload.asking import (
+    GaveUpError,
+    InterruptedUploadError,
+    StoppedByServerError,
+    Surroundings,
+)
+from mlops_integrations.upload.uploader import Result, Uploader
+from mlops_integrations.upload.writers import Writers
+
+Make = Callable[..., Uploader]
+Record = Callable[..., JournalWriter]
+
+
+def expected(points: int, key: str = "loss") -> set[tuple[str, float, int, int]]:
+    """What the server is to hold of so many recorded points."""
+    return {(key, float(step), 1_000 + step, step) for step in range(points)}
+
+
+def test_a_drain_delivers_and_closes(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """All of an ended run arrives, its status with the time of its end; a second drain sends nothing of it again."""
+    record(2_500)
+
+    assert uploader().drain() == Result(delivered=True, closed=True)
+
+    run = server.run("baseline")
+    assert run.metrics == expected(2_500)
+    assert (run.params, run.tags["team"]) == ({"lr": "0.1"}, "vision")
+    assert (run.status, run.end_time) == ("FINISHED", 9_000)
+    assert server.requests.count("runs/log-batch") == 1 + 1 + 3
+    before = len(server.requests)
+    assert uploader().drain() == Result(delivered=True, closed=True)
+    assert len(server.requests) == before
+
+
+class Crash(BaseException):
+    """The uploader's process dies here."""
+
+
+class CrashingBackend:
+    """Forwards calls to a backend, until the given one: there the process dies, before or after the call is done."""
+
+    def __init__(self, backend: Backend, at_call: int, *, after: bool) -> None:
+        self._backend = backend
+        self._left = at_call
+        self._after = after
+
+    def __getattr__(self, name: str) -> object:
+        attribute = getattr(self._backend, name)
+        if not callable(attribute) or name in {"name_fault", "run_url"}:
+            return attribute
+
+        def call(*arguments: object) -> object:
+            self._left -= 1
+            if self._left == 0 and not self._after:
+                raise Crash
+            outcome = attribute(*arguments)
+            if self._left == 0:
+                raise Crash
+            return outcome
+
+        return call
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_a_death_at_any_server_call_costs_nothing(
+    run: RunDirectory, uploader: Make, record: Record, tmp_path: Path, after: bool
+) -> None:
+    """Killed at its first, second, ... server call: the next uploader brings the same end, with one run."""
+    record(2_100)
+    for number in range(1, 100):
+        for path in tmp_path.glob("cursor-*"):
+            path.unlink()
+        with FakeMlflow() as server:
+            backend = CrashingBackend(open_backend(server.uri, Access(timeout=5.0)), number, after=after)
+            died = False
+            try:
+                Uploader(run, backend, server.uri, Writers(run), Surroundings()).drain()  # type: ignore[arg-type]
+            except Crash:
+                died = True
+
+            assert uploader(server).drain() == Result(delivered=True, closed=True)
+
+            made = [known for known in server.runs.values() if not known.deleted]
+            assert [(known.metrics, known.status) for known in made] == [(expected(2_100), "FINISHED")]
+        if not died:
+            assert number > 8
+            return
+    pytest.fail("it never got through")
+
+
+def test_each_destination_has_its_own_cursor(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """Delivered to one server, a run is delivered to another from its beginning."""
+    record(100)
+    uploader().drain()
+    with FakeMlflow() as other:
+        uploader(other).drain()
+
+        assert other.run("baseline").metrics == server.run("baseline").metrics == expected(100)
+
+
+def test_a_busy_server_is_asked_again(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """After answers of 503 the same batch is sent again, and it arrives once."""
+    record(100)
+    server.answer_next("runs/log-batch", 503, times=4)
+
+    uploader().drain()
+
+    assert server.run("baseline").metrics == expected(100)
+    assert server.requests.count("runs/log-batch") == 4 + 3
+
+
+def test_a_refusal_of_the_credentials_keeps_everything(
+    server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory
+) -> None:
+    """On 401 nothing is set aside: it is tried again slowly, with the trouble written down meanwhile."""
+    record(100)
+    server.answer_next("runs/log-batch", 401, times=8)
+    troubles = set()
+    delivering = uploader()
+
+    def stop() -> bool:
+        if delivering.state.trouble is not None:
+            troubles.add(delivering.state.trouble.message)
+        return False
+
+    delivering._asking._around.stop = stop
+    delivering.drain()
+
+    assert troubles == {"HTTP 401: {}"}
+    assert delivering.state.trouble is None
+    assert server.run("baseline").metrics == expected(100)
+    assert not run.refused.exists()
+
+
+def test_one_culprit_is_found_with_few_requests(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """Of a refused batch only the culprit is set aside, at the cost of about two requests for each halving."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    for step in range(1_000):
+        key = "poison" if step == 617 else "loss"
+        journal.append(Metrics(1_000 + step, [(key, float(step), step)]))
+    journal.finish(End(9_000, "FINISHED"))
+    server.refuse_metric("poison")
+
+    delivering = uploader()
+    delivering.drain()
+
+    assert server.run("baseline").metrics == expected(1_000) - {("loss", 617.0, 1_617, 617)}
+    (line,) = run.refused.read_text().splitlines()
+    assert json.loads(line)["metric"] == {"key": "poison", "value": 617.0, "timestamp": 1_617, "step": 617}
+    assert delivering.state.refused == {"INVALID_PARAMETER_VALUE": 1}
+    assert delivering.state.points == 999
+    assert server.requests.count("runs/log-batch") <= 1 + 2 * 10
+
+
+def test_a_deleted_run_is_no_poison(server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory) -> None:
+    """A run deleted on the server stops the delivery with nothing set aside; the trouble says what to do."""
+    record(10, end=False).close()
+    uploader().drain()
+    server.run("baseline").deleted = True
+    record(10, key="late")
+
+    with pytest.raises(StoppedByServerError, match="deleted on the server"):
+        uploader().drain()
+
+    assert not run.refused.exists()
+    state = uploader().state
+    assert state.stopped
+    assert state.points == 10
+
+
+def test_texts_over_the_limit_are_cut_and_counted(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """A tag longer than the server keeps arrives cut, and that is counted."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    journal.append(Tags(1, {"long": "x" * 9_000}))
+    journal.finish(End(9_000, "FINISHED"))
+
+    delivering = uploader()
+    delivering.drain()
+
+    assert server.run("baseline").tags["long"] == "x" * 8_000
+    assert delivering.state.shortened == 1
+
+
+def test_first_records_go_at_once_and_later_ones_wait(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """A follower sends what comes first without a pause; what comes then waits until the pause is over."""
+    journal = record(1, end=False)
+    sent: list[int] = []
+    delivering = uploader()
+
+    def stop() -> bool:
+        made = list(server.runs.values())
+        points = len(made[0].metrics) if made else 0
+        if points == 1 and not sent:
+            sent.append(server.requests.count("runs/log-batch"))
+            journal.append(Metrics(1_001, [("loss", 1.0, 1)]))
+        return points == 2
+
+    delivering._asking._around.stop = stop
+    clock = delivering._clock
+    with pytest.raises(InterruptedUploadError):
+        delivering.follow()
+    journal.close()
+
+    assert server.run("baseline").metrics == expected(2)
+    assert clock() - 1_000.0 >= 0.4  # the shortest pause, with its jitter, on the test's clock
+
+
+def test_somebody_who_waits_ends_the_pause(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """A flush (which wakes the uploader) is not kept waiting by the pause."""
+    journal = record(1, end=False)
+    woken = [0]
+    delivering = uploader(wake_time=lambda: woken[0])
+    delivering._pacer.observe(3.0, full=False)  # a slow server: its pause would be 27 s
+
+    def stop() -> bool:
+        made = list(server.runs.values())
+        points = len(made[0].metrics) if made else 0
+        if points == 1 and not woken[0]:
+            journal.append(Metrics(1_001, [("loss", 1.0, 1)]))
+            woken[0] = 1
+        return points == 2
+
+    delivering._asking._around.stop = stop
+    clock = delivering._clock
+    with pytest.raises(InterruptedUploadError):
+        delivering.follow()
+    journal.close()
+
+    assert clock() - 1_000.0 < 5.0
+
+
+def test_a_drain_ends_where_the_journal_ended_when_it_began(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """A run that logs as fast as it is drained does not keep a drain from ending."""
+    journal = record(1_500, end=False)
+    steps = iter(range(1_500, 1_000_000))
+    delivering = uploader()
+
+    def grow(_: object) -> None:
+        for _number in range(1_000):
+            step = next(steps)
+            journal.append(Metrics(1_000 + step, [("loss", float(step), step)]))
+
+    delivering._on_progress = grow
+
+    assert delivering.drain() == Result(delivered=True, closed=False)
+
+    journal.close()
+    assert expected(1_500) <= server.run("baseline").metrics
+    assert server.run("baseline").status == "RUNNING"
+
+
+def test_a_run_that_goes_on_is_running_again(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """An ended and closed run that gets another journal file is RUNNING until that one has ended too."""
+    record(5)
+    uploader().drain()
+    journal = record(5, key="again", end=False)
+    assert server.run("baseline").status == "FINISHED"
+
+    assert uploader().drain() == Result(delivered=True, closed=False)
+    assert server.run("baseline").status == "RUNNING"
+
+    journal.finish(End(9_500, "FAILED", "ValueError: late"))
+    assert uploader().drain() == Result(delivered=True, closed=True)
+    run = server.run("baseline")
+    assert (run.status, run.end_time, run.tags["mlops.exit.reason"]) == ("FAILED", 9_500, "ValueError: late")
+    assert run.metrics == expected(5) | expected(5, "again")
+
+
+def test_half_a_line_of_a_dead_writer_does_not_hold_up_the_end(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """What a writer left half written when it died is counted, and the run is closed all the same."""
+    dead = structs.replace(header.writer, start_time="long ago")
+    journal = JournalWriter(
+        run.path, structs.replace(header, writer=dead), structs.replace(spec, experiment_name="fake")
+    )
+    journal.append(Metrics(1_000, [("loss", 0.0, 0)]))
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(b'00000000 {"type":"metr')
+
+    delivering = uploader()
+
+    assert delivering.drain() == Result(delivered=True, closed=True)
+    assert delivering.state.bad_lines == 1
+    assert delivering.state.covers(run.sizes())
+    made = server.run("baseline")
+    assert (made.status, made.tags["mlops.exit.reason"]) == ("FAILED", "process disappeared")
+
+
+def test_patience_ends_although_the_looks_for_the_run_are_answered(
+    server: FakeMlflow, uploader: Make, record: Record
+) -> None:
+    """A server that never creates the run, but answers every search for it, does not keep a drain for ever."""
+    record(1)
+    server.answer_next("runs/create", 500, times=1_000)
+    delivering = uploader(patience=60.0)
+
+    with pytest.raises(GaveUpError, match="creating the run"):
+        delivering.drain()
+
+    assert delivering.state.trouble is not None
+    assert "creating the run" in delivering.state.trouble.message
