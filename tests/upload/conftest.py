@@ -73,14 +73,18 @@ def record(run: RunDirectory, header: Header, spec: RunSpec) -> Callable[..., Jo
 
 
 @pytest.fixture
-def uploader(run: RunDirectory, server: FakeMlflow, clock: Clock) -> Callable[..., Uploader]:
+def uploader(run: RunDirectory, server: FakeMlflow, clock: Clock) -> Iterator[Callable[..., Uploader]]:
     """Makes an uploader of the run to the server, with surroundings that the test may change."""
+    watched: list[Writers] = []
 
     def make(to: FakeMlflow = server, **around: object) -> Uploader:
         world = Surroundings(clock=clock, sleep=clock.sleep)
         for name, value in around.items():
             setattr(world, name, value)
         backend = open_backend(to.uri, Access(timeout=5.0))
-        return Uploader(run, backend, to.uri, Writers(run), world)
+        watched.append(Writers(run))
+        return Uploader(run, backend, to.uri, watched[-1], world)
 
-    return make
+    yield make
+    for writers in watched:
+        writers.close()

@@ -90,10 +90,12 @@ def test_a_death_at_any_server_call_costs_nothing(
         with FakeMlflow() as server:
             backend = CrashingBackend(open_backend(server.uri, Access(timeout=5.0)), number, after=after)
             died = False
+            writers = Writers(run)
             try:
-                Uploader(run, backend, server.uri, Writers(run), Surroundings()).drain()  # type: ignore[arg-type]
+                Uploader(run, backend, server.uri, writers, Surroundings()).drain()  # type: ignore[arg-type]
             except Crash:
                 died = True
+            writers.close()
 
             assert uploader(server).drain() == Result(delivered=True, closed=True)
 
