@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,7 +30,10 @@ _OURS = ("MLOPS_", "MLFLOW_", "DATABRICKS_")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce our marker."""
+    """Announce our marker; let Ctrl-C reach the processes under test, even if it can't reach this one."""
+    # What is started in the background ignores SIGINT, and hands that down to its children.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "swallows: an internal error is what this test is about")
 
 

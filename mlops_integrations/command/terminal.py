@@ -143,4 +143,5 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
     console = Console(file=io.StringIO(), force_terminal=True, width=width)
     with console.capture() as captured:
         console.print(table)
-    return captured.get()
+    text: str = captured.get()
+    return text
