@@ -30,10 +30,12 @@ _OURS = ("MLOPS_", "MLFLOW_", "DATABRICKS_")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce our marker; let Ctrl-C reach the processes under test, even if it can't reach this one."""
-    # What is started in the background ignores SIGINT, and hands that down to its children.
+    """Announce our marker; let signals reach the processes under test, even if they can't reach this one."""
+    # What is started in the background ignores SIGINT (and SIGHUP), and hands that down to its children.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "swallows: an internal error is what this test is about")
 
 

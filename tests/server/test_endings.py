@@ -153,6 +153,7 @@ sys.stdin.readline()
     assert process.stdout.readline() == "logged\n"
     if killed:
         process.kill()  # `unshare` takes its child with it
+        process.wait(timeout=30)
     process.communicate(None if killed else "\n", timeout=30)
 
     synced = trainer.sync("--close")

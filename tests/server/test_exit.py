@@ -180,4 +180,5 @@ def test_sigterm_does_not_end_a_side_process_whose_trainer_lives(server: MlflowS
 
     run = server.closed(trainer.uid)
     assert len(server.points(run.info.run_id)) == 3000
+    eventually(lambda: not side_processes(trainer.directory))
     assert Path(trainer.latest / "uploader.log").read_text().count("done") == 1
