@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 from mlops_integrations import settings
 from mlops_integrations.command import INTERRUPTED, SOME_LEFT, USAGE, UsageError, finding, texts
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.version import VERSION
 
 _ABOUT: Final = "Recorded runs: deliver them to a tracking server, look at them."
@@ -33,7 +34,9 @@ when you know that they don't
 _STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."
 _RUNS: Final = "The table of runs, oldest first."
 _SHOW: Final = "One run: parameters, tags, metrics with their curves. Several runs: compared side by side."
-_DIRECTORIES: Final = "a run directory, or one that holds run directories; left out, MLOPS_DIR, then ./mlops_runs"
+_DIRECTORIES: Final = """\
+a run directory, one that holds run directories, or a run as \"show\" takes it; left out, MLOPS_DIR, then ./mlops_runs
+"""
 _ROOT: Final = "the directory that holds the runs; left out, MLOPS_DIR, then ./mlops_runs"
 _RUN: Final = """\
 a run's directory or the beginning of that directory's name, or a run's name, uid or id on the server; left out, the
@@ -111,18 +114,14 @@ def _parser() -> argparse.ArgumentParser:
 def _sync(terminal: Terminal, typed: argparse.Namespace) -> int:
     from mlops_integrations.command.sync import Sync
 
-    runs = finding.all_runs(typed.directories)
-    if not runs:
-        terminal.line(_no_runs(typed.directories))
+    runs = _found(terminal, typed.directories)
     return Sync(terminal, typed.to, typed.close).run(runs)
 
 
 def _status(terminal: Terminal, typed: argparse.Namespace) -> int:
     from mlops_integrations.command.status import status
 
-    runs = finding.all_runs(typed.directories)
-    if not runs:
-        terminal.line(_no_runs(typed.directories))
+    runs = _found(terminal, typed.directories)
     return status(terminal, runs)
 
 
@@ -140,6 +139,16 @@ def _show(terminal: Terminal, typed: argparse.Namespace) -> int:
     return show(terminal, found)
 
 
+def _found(terminal: Terminal, directories: list[str]) -> list[RunDirectory]:
+    """The runs to work on. None at all is no mistake, unless somebody has named where they are."""
+    runs = finding.all_runs(directories)
+    if not runs and directories:
+        raise UsageError(_no_runs(directories))
+    if not runs:
+        terminal.line(_no_runs(directories))
+    return runs
+
+
 def _root(name: str | None) -> Path:
     root = settings.default_root() if name is None else Path(name).expanduser().absolute()
     if name is not None and not root.is_dir():
@@ -148,4 +157,4 @@ def _root(name: str | None) -> Path:
 
 
 def _no_runs(directories: list[str]) -> str:
-    return f"No runs in {finding.where(directories)}. Where others are: name the directory, or set MLOPS_DIR."
+    return f"no runs in {finding.where(directories)}: name the directory that holds them, or set MLOPS_DIR"

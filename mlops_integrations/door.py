@@ -48,11 +48,16 @@ class Door:
         options: keywords of ``start_run``, for a run of the door's own.
 
     Raises:
+        TypeError: ``run`` is none.
         ValueError: both are given, or a keyword makes no sense.
     """
 
     def __init__(self, run: Run | None, options: Mapping[str, Any]) -> None:
         given = {name: value for name, value in options.items() if value is not None}
+        if run is not None and not isinstance(run, Run):
+            # Users have no type checker.
+            hint = f": did you mean experiment_name={run!r}?" if isinstance(run, str) else ""  # type: ignore[unreachable]
+            raise TypeError(f"run= takes a Run, as start_run returns it, not {type(run).__name__}{hint}")
         if run is not None and given:
             raise ValueError(f"give run= or keywords of start_run, not both: {', '.join(sorted(given))}")
         if run is None:

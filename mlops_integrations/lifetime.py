@@ -70,6 +70,8 @@ def _at_exit() -> None:
         pass  # a second Ctrl-C: no more waiting; what is left is said below
     for recording in waiting:
         recording.say_what_is_left()
+    for recording in _recordings:
+        recording.say_news()
 
 
 def _after_fork() -> None:

@@ -24,6 +24,7 @@ from mlops_integrations.voice import Voice
 _LOOK_MS: Final = 5_000
 _GLANCE_SECONDS: Final = 0.02
 _CHECK_SECONDS: Final = 1.0
+_SILENT_SECONDS: Final = 2.0
 
 DISABLED: Final = "tracking is disabled"
 FORKED: Final = "logged in a forked process, which does not own the run"
@@ -46,6 +47,8 @@ class Recording:
         self._driver = Driver(run, settings)
         self._writer: JournalWriter | None = None
         self._end: End | None = None
+        self._before: End | None = None
+        """How it had ended before it was re-opened."""
         self._losses: dict[str, int] = {}
         self._losses_written = 0
         self._points = 0
@@ -77,7 +80,7 @@ class Recording:
         self._writer = JournalWriter(
             self.run.path, Header(FORMAT, self.spec.uid, identity.me(), now, VERSION), self.spec
         )
-        self._end, self._left_said = None, False
+        self._before, self._end, self._left_said = self._end, None, False
         self.look_at = now + _LOOK_MS
         lifetime.opened(self)
         self._driver.start()
@@ -116,10 +119,11 @@ class Recording:
                     self.lose(f"disk: {error.strerror}", count, str(error))
             return self._writer
 
-    def lose(self, reason: str, count: int, detail: str = "") -> None:
-        """Count what is not kept, and say it the first time."""
+    def lose(self, reason: str, count: int, detail: str = "", about: str = "") -> None:
+        """Count what is not kept, and say it the first time, of each thing that it is ``about``."""
         self._losses[reason] = self._losses.get(reason, 0) + count
-        self.voice.once(reason, "not kept: %s%s", reason, f" ({detail[:300]})" if detail else "")
+        text = f"not kept: {reason}" + (f" ({detail[:300]})" if detail else "")
+        self.voice.once_each(reason, about, "%s", text)
 
     def look(self, now: int) -> None:
         """Every few seconds: is the driver well, is the directory there, what is the news?"""
@@ -163,6 +167,9 @@ class Recording:
                 if self.training_error is not None:
                     # The exit says nothing: a framework has turned what ended its training into a mere exit.
                     status, reason = self.training_error
+                elif self._before is not None:
+                    # Something was logged after the run had ended, which changes nothing about how it had.
+                    status, reason = self._before.status, self._before.reason
                 elif self._in_training:
                     status, reason = ending.FAILED, ending.NOT_ENDED
             self._losses_written = 0  # once more, near the end, where those look who do not read it all
@@ -171,7 +178,15 @@ class Recording:
             self._in_training = 0
             writer.finish(self._end)
             self._writer = None
+            self._say_losses()
         self.run.wake()
+
+    def _say_losses(self) -> None:
+        """At the end of a journal file: the counts by reason; the next file counts from 0."""
+        lost = {reason: count for reason, count in self._losses.items() if count}
+        if sum(lost.values()) > 1:  # a single one was said when it happened
+            self.voice.again("not kept in all: %s", ", ".join(f"{count:,} x {why}" for why, count in lost.items()))
+        self._losses = {}
 
     def _write_losses(self, writer: JournalWriter) -> None:
         count = sum(self._losses.values())
@@ -185,16 +200,25 @@ class Recording:
         deadline = time.monotonic() + seconds
         self.run.wake()
         check_at = time.monotonic() + _CHECK_SECONDS
+        say_at = time.monotonic() + _SILENT_SECONDS
         while not done():
             now = time.monotonic()
-            if now >= deadline:
+            if now >= deadline or self._has_stopped():
                 self.say_news()
                 return False
+            if now >= say_at:
+                say_at = deadline
+                self.say_news()
+                self.voice.again("waiting up to %.0f s for delivery (Ctrl-C ends the wait, nothing is lost)", seconds)
             if now >= check_at:
                 self._driver.check()
                 check_at = now + _CHECK_SECONDS
             time.sleep(min(_GLANCE_SECONDS, deadline - now))
         return True
+
+    def _has_stopped(self) -> bool:
+        state = self.view.now()
+        return state is not None and state.stopped
 
     def covered(self, sizes: Mapping[str, int]) -> bool:
         """Whether journals of these sizes are on the server."""
@@ -214,7 +238,11 @@ class Recording:
 
     def wait_for_delivery(self, seconds: float) -> bool:
         """Wait until all of an ended run is on the server, and its side process has ended."""
-        delivered = self.wait_until(self.is_delivered, seconds)
+        try:
+            delivered = self.wait_until(self.is_delivered, seconds)
+        except KeyboardInterrupt:
+            self.say_what_is_left()  # and interpreter exit does not wait again
+            raise
         if delivered and self._end is not None and not self._end.provisional:
             self._driver.wait_for_end(_CHECK_SECONDS)
         return delivered
@@ -225,7 +253,8 @@ class Recording:
         if not self._left_said and self.has_server and not self.is_delivered():
             self._left_said = True
             total, state = self._points_before + self._points, self.view.now()
-            self.voice.left_over(0 if state is None else min(state.points, total), total)
+            delivered = 0 if state is None else min(state.points, total)
+            self.voice.left_over(delivered, total, self.settings.destination)
 
     def disown(self) -> None:
         """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, cast, overload
 
 from mlops_integrations import artifacts, client_style, values
+from mlops_integrations.intake import Intake
 from mlops_integrations.journal import ending
-from mlops_integrations.journal.records import Metrics, Params, RunSpec, Tags, Value
+from mlops_integrations.journal.records import Metrics, Params, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import Recording, now_ms
 from mlops_integrations.settings import Settings
-from mlops_integrations.values import NotANumberError
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -49,7 +49,7 @@ class Run:
 
     def __init__(self, spec: RunSpec, directory: RunDirectory, settings: Settings, off: str | None = None) -> None:
         self._recording = Recording(spec, directory, settings, off)
-        self._steps: dict[str, int] = {}
+        self._intake = Intake(self._recording)
         self._params: dict[str, str] = {}
 
     @property
@@ -112,18 +112,18 @@ class Run:
             if extra or unknown:
                 self._say_left_out("log_metrics", extra, unknown)
             if type(step) is not int or not values.INT64_MIN <= step <= values.INT64_MAX:
-                step = self._step(step)
-            at = now if timestamp is None else self._time(timestamp, now)
+                step = self._intake.step(step)
+            at = now if timestamp is None else self._intake.time(timestamp, now)
             kept = []
-            steps = self._steps
+            steps = self._intake.steps
             for key, value in metrics.items():
                 if type(value) is not float or value - value != 0.0:
-                    value = self._number(key, value)
+                    value = self._intake.number(key, value)
                     if value is None:
                         continue
                 if type(key) is not str:
                     key = values.text(key)
-                number = self._next_step(key) if step is None else step
+                number = self._intake.next_step(key) if step is None else step
                 steps[key] = number
                 kept.append((key, value, number))
             recording = self._recording
@@ -132,8 +132,10 @@ class Run:
             if now >= recording.look_at:
                 recording.look(now)
         except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call
-            bad_call = TypeError(f"log_metrics takes a mapping of names to values, not {type(metrics).__name__}")
-            self.swallow(error if hasattr(metrics, "items") else bad_call)
+            if hasattr(metrics, "items"):
+                self.swallow(error)
+            else:
+                self._lose_no_mapping("log_metrics", metrics)
 
     @overload
     def log_metric(self, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
@@ -158,6 +160,9 @@ class Run:
         """
         if extra or unknown:
             self._say_left_out("log_params", extra, unknown)
+        if not hasattr(params, "items"):
+            self._lose_no_mapping("log_params", params)
+            return
         fresh = {}
         with self._recording.lock:
             for key, value in values.texts(params):
@@ -166,7 +171,7 @@ class Run:
                     self._params[key] = fresh[key] = value
                 elif known != value:
                     detail = f"{key}: {value!r} after {known!r}"
-                    self._recording.lose("parameter given again with another value", 1, detail)
+                    self._recording.lose("parameter given again with another value", 1, detail, about=key)
         if fresh:
             self._recording.append(Params(now_ms(), fresh), len(fresh))
         self._look_if_due()
@@ -184,6 +189,9 @@ class Run:
         """Set tags: names and values of any kind, kept as ``str(value)``. The last value of a name stands."""
         if extra or unknown:
             self._say_left_out("set_tags", extra, unknown)
+        if not hasattr(tags, "items"):
+            self._lose_no_mapping("set_tags", tags)
+            return
         kept = {values.text(key): values.text(value) for key, value in tags.items()}
         if kept:
             self._recording.append(Tags(now_ms(), kept), len(kept))
@@ -318,40 +326,9 @@ class Run:
         if now >= self._recording.look_at:
             self._recording.look(now)
 
-    def _step(self, step: object) -> int | None:
-        if step is None:
-            return None
-        try:
-            number, exact = values.step_number(step)
-        except NotANumberError as error:
-            self._recording.voice.once("step", "step %r: %s. Each key's next step is taken instead", step, error)
-            return None
-        if not exact:
-            self._recording.voice.once("step", "step %r is no integer: steps are rounded down", step)
-        return number
-
-    def _next_step(self, key: str) -> int:
-        with self._recording.lock:
-            number = self._steps[key] = min(self._steps.get(key, -1) + 1, values.INT64_MAX)
-            return number
-
-    def _time(self, timestamp: object, now: int) -> int:
-        try:
-            number, _ = values.step_number(timestamp)
-        except NotANumberError:
-            number = -1
-        if number < 0:
-            text = "timestamp %r is no number of ms since 1970: the present time is taken"
-            self._recording.voice.once("time", text, timestamp)
-            return now
-        return number
-
-    def _number(self, key: object, value: object) -> Value | None:
-        try:
-            return values.number(value)
-        except NotANumberError as error:
-            self._recording.lose("metric that is no number", 1, f"{values.text(key)}: {error}")
-            return None
+    def _lose_no_mapping(self, call: str, value: object) -> None:
+        detail = f"{call} takes a mapping of names to values, not {type(value).__name__}"
+        self._recording.lose("wrong argument", 1, detail, about=call)
 
     def _say_left_out(self, call: str, extra: tuple[object, ...], unknown: Mapping[str, object]) -> None:
         names = ", ".join([*(repr(value)[:50] for value in extra), *unknown])

@@ -233,7 +233,7 @@ def _choice(
         if argument not in allowed:
             raise ValueError(f"{name}={argument!r}: use one of {', '.join(map(repr, allowed))}")
         return argument
-    value = env.get(variable) or default
+    value = env.get(variable, "").strip().lower() or default
     if value not in allowed:
         logger.warning("mlops: %s=%r is none of %s: %r is taken", variable, value, ", ".join(allowed), default)
         return default

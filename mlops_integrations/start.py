@@ -81,6 +81,9 @@ def check(options: Mapping[str, Any]) -> Settings:
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(f"unknown keyword {unknown[0]!r}: start_run takes {', '.join(sorted(known))}")
+    for name in ("params", "tags"):
+        if options.get(name) is not None and not hasattr(options[name], "items"):
+            raise ValueError(f"{name}= takes a mapping of names to values, not {type(options[name]).__name__}")
     resume = options.get("resume")
     return settings_module.from_arguments(
         experiment_name=options.get("experiment_name"),
@@ -124,7 +127,7 @@ def _open(
             run.open()
     except OSError as error:
         if chosen.root_is_explicit and not lenient:
-            raise RunDirectoryError(f"{chosen.root} can't be used for runs: {error.strerror or error}") from error
+            raise RunDirectoryError(f"{chosen.root} can't be used for runs: {error.strerror or error}") from None
         run = _open_elsewhere(spec, chosen, error)
     if chosen.resume:
         _ids_taken.add(chosen.resume)
@@ -211,7 +214,7 @@ def _say(run: Run, chosen: Settings, spec: RunSpec) -> None:
         )
     if not chosen.quiet:
         label = f"{spec.name}-{spec.uid[-4:]}"
-        goes = "(no tracking server: `sync --to` delivers it later)"
+        goes = "(no tracking server; `mlops-integrations sync DIR --to URI` delivers it later)"
         if chosen.tracking_uri is not None:
             goes = f"(offline: `sync` delivers it to {chosen.tracking_uri} later)"
         if chosen.mode == "online":

@@ -15,6 +15,8 @@ from mlops_integrations.journal.cursor import Cursor
 
 logger: Final = logging.getLogger("mlops_integrations")
 
+_MOST_OF_A_KIND: Final = 5
+
 
 class Voice:
     """Tells about one run."""
@@ -33,6 +35,16 @@ class Voice:
             # Keys may come from a stranger's file, and the message goes to a terminal.
             logger.warning("mlops: %s", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
+    def once_each(self, what: str, about: str, message: str, *arguments: object) -> None:
+        """As ``once``, for each of the first few things that it is about."""
+        if not about or sum(said.startswith(f"{what}: ") for said in self._said) < _MOST_OF_A_KIND:
+            self.once(f"{what}: {about}", message, *arguments)
+
+    def again(self, message: str, *arguments: object) -> None:
+        """Warn, each time."""
+        self._said.discard(message)
+        self.once(message, message, *arguments)
+
     def news(self, state: Cursor) -> None:
         """What the cursor tells that was not said yet: the link, trouble, refusals."""
         if state.url is not None and not self._quiet:
@@ -42,8 +54,9 @@ class Voice:
         for reason, count in state.refused.items():
             self.once(
                 f"refused {reason}",
-                "the server refuses %d record(s): %s. They stand in %s, the rest goes on",
+                "not taken by the server: %d so far, the first is %r: %s. They stand in %s, the rest goes on",
                 count,
+                state.refused_first.get(reason, ""),
                 reason,
                 self._directory / "refused.jsonl",
             )
@@ -66,7 +79,7 @@ class Voice:
                 self._directory,
             )
 
-    def left_over(self, delivered: int, total: int) -> None:
+    def left_over(self, delivered: int, total: int, destination: str | None) -> None:
         """The last line of a run that is not all delivered, with the command that delivers the rest."""
         missing = "" if delivered < total else ", but not all of the run's parameters, tags and status"
         logger.warning(
@@ -76,6 +89,7 @@ class Voice:
             missing,
             sync_command(self._directory),
         )
+        self.once("another server", "it goes to %s; to another server with --to URI", destination)
 
 
 def sync_command(directory: Path) -> str:

@@ -664,3 +664,40 @@ def test_help(out: Any, arguments: tuple[str, ...]) -> None:
     """Help and version go to stdout with exit code 0."""
     code, said, complaint = out(*arguments)
     assert (0, "", True) == (code, complaint, "mlops-integrations" in said)
+
+
+# -- several servers ------------------------------------------------------------------------------------------------
+
+
+def test_sync_again_without_to(record: Record, server: FakeMlflow, out: Any) -> None:
+    """What was delivered to a server that was named once is delivered: a plain sync has nothing to do."""
+    record()
+    assert out("sync", "--to", server.uri)[0] == 0
+    requests = len(server.requests)
+    code, said, _ = out("sync")
+    assert (code, len(server.requests)) == (0, requests)
+    assert "delivered before" in said
+
+
+def test_the_same_server_under_another_address(record: Record, server: FakeMlflow, out: Any) -> None:
+    """A run that is there already is found and taken, not made a second time."""
+    record(tracking_uri=server.uri)
+    assert out("sync")[0] == 0
+    assert out("sync", "--to", server.uri.replace("127.0.0.1", "localhost"))[0] == 0
+    assert len(server.runs) == 1
+
+
+def test_sync_of_a_run_by_its_name(record: Record, server: FakeMlflow, out: Any) -> None:
+    """``sync`` takes what ``show`` takes."""
+    run = record(tracking_uri=server.uri)
+    assert out("sync", run.directory.name)[0] == 0
+    assert out("sync", "latest")[0] == 0
+
+
+def test_sync_of_a_directory_without_runs(out: Any, tmp_path: Path) -> None:
+    """Somebody who names a directory means the runs in it: none there is a mistake."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, _, complaint = out("sync", str(empty))
+    assert code == 2
+    assert "no runs in" in complaint

@@ -22,6 +22,7 @@ import pytest
 import mlops_integrations as mlops
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal.records import Artifact, End, Header, Losses, Metrics, Params, Record, RunSpec, Tags
+from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.run import Run
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
@@ -207,15 +208,67 @@ def test_time_that_is_none(run: Run, read: Read, caplog: pytest.LogCaptureFixtur
 
 
 def test_what_is_no_number(read: Read, points: Points, caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out, counted and said once; the rest of the call is kept."""
+    """It is left out, counted, and said once of each key; the rest of the call is kept."""
     run = mlops.start_run()
     run.log_metrics({"text": "x", "loss": 0.5, "none": None, "pair": [1, 2]}, step=1)
     run.log_metric("text", object())
     run.finish()
     assert points(run) == [("loss", 0.5, 1)]
     assert losses(read(run.directory)) == {"metric that is no number": 4}
-    assert sum("no number" in message for message in caplog.messages) == 1
-    assert "text" in caplog.text
+    said = [message for message in caplog.messages if message.startswith("mlops: not kept: metric that is no number")]
+    assert [message.partition("(")[2].partition(":")[0] for message in said] == ["text", "none", "pair"]
+    assert caplog.messages[-1] == "mlops: not kept in all: 4 x metric that is no number"
+
+
+def test_many_things_that_are_no_numbers(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the first few keys are named: a mistake in a large loop does not fill the terminal."""
+    run.log_metrics({f"key{i}": None for i in range(100)})
+    assert sum("no number" in message for message in caplog.messages) == 5
+
+
+def test_losses_are_counted_once(read: Read) -> None:
+    """Each journal file counts its own losses, so that a re-opened run does not count them again."""
+    run = mlops.start_run()
+    run.log_metric("a", None)
+    run.finish()
+    run.log_metric("a", 1.0)
+    run.finish()
+    assert losses(read(run.directory)) == {"metric that is no number": 1}
+
+
+def test_what_is_logged_after_the_end_does_not_change_how_it_ended(
+    python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """A run that FAILED, re-opened by a late log call and left open, is FAILED with its reason."""
+    done = python(
+        "import mlops_integrations as mlops\n"
+        "try:\n"
+        "    with mlops.start_run(uploader='thread') as run:\n"
+        "        raise ValueError('boom')\n"
+        "except ValueError:\n"
+        "    run.log_metric('late', 1)\n"
+        "print(run.directory)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    ended = RunDirectory(Path(done.stdout.strip())).ending()
+    assert ended is not None
+    assert (ended.status, ended.reason) == ("FAILED", "ValueError: boom")
+
+
+@pytest.mark.parametrize("call", ["log_metrics", "log_params", "set_tags"])
+def test_no_mapping(run: Run, read: Read, caplog: pytest.LogCaptureFixture, call: str) -> None:
+    """A list in place of a mapping is a wrong argument: counted, said with what would be right, never raised."""
+    getattr(run, call)([("a", 1)])
+    assert caplog.messages[-1] == (
+        f"mlops: not kept: wrong argument ({call} takes a mapping of names to values, not list)"
+    )
+
+
+@pytest.mark.parametrize("name", ["params", "tags"])
+def test_start_with_no_mapping(name: str) -> None:
+    """At construction a wrong argument is an error."""
+    with pytest.raises(ValueError, match=f"{name}= takes a mapping"):
+        mlops.start_run(**{name: [1]})
 
 
 def test_call_with_nothing_to_keep(run: Run, read: Read) -> None:

@@ -17,13 +17,15 @@ def all_runs(directories: list[str]) -> list[RunDirectory]:
     """The run directories in these roots, each root being a run directory itself or holding some; or in the default.
 
     Raises:
-        UsageError: a directory that was named does not exist.
+        UsageError: what was named is neither a directory nor a run in the default root.
     """
     roots = [Path(name).expanduser() for name in directories] or [settings.default_root()]
     found: dict[Path, RunDirectory] = {}
     for root in roots:
         if directories and not root.is_dir():
-            raise UsageError(f"{root} is not a directory: name a run directory or one that holds run directories")
+            run = one_run(settings.default_root(), str(root))
+            found.setdefault(run.path, run)
+            continue
         for run in rundir.run_directories(root.resolve()):
             found.setdefault(run.path, run)
     return list(found.values())
@@ -48,6 +50,8 @@ def one_run(root: Path, typed: str) -> RunDirectory:
     path = Path(typed).expanduser()
     if path.is_dir() and any(path.glob("journal-*.jsonl")):
         return RunDirectory(path.resolve())
+    if typed == "latest":
+        return latest_run(root)
     runs = list(rundir.run_directories(root))
     exact = [run for run in runs if typed in _exact_names(run)]
     found = exact or [run for run in runs if run.path.name.startswith(typed)]

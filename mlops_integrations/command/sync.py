@@ -26,7 +26,8 @@ Interrupted. Nothing is lost: what is not delivered stays on disk, and the same 
 _NO_SERVER_KNOWN: Final = """\
 No tracking server is known. Name one with --to http://host:5000, or in MLFLOW_TRACKING_URI."""
 _SERVER_LOST: Final = """\
-Nothing is lost: what is left stays on disk. When the server is there, the same command delivers it."""
+Nothing is lost: what is left stays on disk. When the server is there, the same command delivers it; \
+to another server: --to URI."""
 _CANT_TELL: Final = """\
 what is there is delivered, but whether it still runs can't be told from here (process {0.pid} on {0.host}). \
 If it does not: sync --close"""
@@ -97,13 +98,17 @@ class Sync:
         try:
             summary.check(run)
             spec = run.spec()
-            destination = default if self.to else spec.tracking_uri or default
+            known = cursor.load_all(run.path)
+            if not self.to and any(self._is_done(run, spec, state) for state in reversed(known)):
+                return None
+            last = known[-1].destination if known else None
+            destination = default if self.to else spec.tracking_uri or last or default
             if destination is None:
                 self._tally.homeless += 1
                 self._say_left(texts.label(spec), "no tracking server is known for it")
                 return None
             state = cursor.load(cursor.cursor_path(run.path, destination))
-            if state is not None and self._is_done(run, spec, state):
+            if self.to and state is not None and self._is_done(run, spec, state):
                 return None
             return _Job(run, spec, destination, summary.points_waiting(run, state))
         except OSError as error:

@@ -45,6 +45,8 @@ class Cursor(msgspec.Struct):
     """Metric values acknowledged."""
     refused: dict[str, int] = {}
     """Records the server won't take, by reason; they stand in ``refused.jsonl``."""
+    refused_first: dict[str, str] = {}
+    """The first name refused for each reason."""
     shortened: int = 0
     """Texts cut to the server's limit; the journal has them whole."""
     bad_lines: int = 0

@@ -61,7 +61,7 @@ class Delivery:
         try:
             while not self._stop():
                 if not self._run.journals():
-                    logger.warning("the run directory was deleted: there is nothing left to deliver")
+                    logger.warning("mlops: the run directory was deleted: there is nothing left to deliver")
                     return
                 try:
                     self.writers.poll()
@@ -94,7 +94,7 @@ class Delivery:
             logger.info("interrupted")
         except StoppedByServerError as error:
             self._refused_by_server = True
-            logger.warning("stopped: %s", error)
+            logger.warning("mlops: stopped: %s", error)
         finally:
             self._lease.release()
         return False  # a writer may have opened another file meanwhile: look again
@@ -119,4 +119,4 @@ class Delivery:
         text = str(error)
         if text != self._disk_trouble:
             self._disk_trouble = text
-            logger.warning("the run directory can't be written, trying again: %s", text)
+            logger.warning("mlops: the run directory can't be written, trying again: %s", text)

@@ -31,8 +31,12 @@ class Opening:
         self._state = state
         self._asking = asking
 
-    def open(self, spec: RunSpec) -> None:
+    def open(self, spec: RunSpec, *, known_elsewhere: bool = False) -> None:
         """Give the cursor the run's id on the server.
+
+        Args:
+            spec: the run.
+            known_elsewhere: it was delivered before, to another address, which may be the same server's.
 
         Raises:
             StoppedByServerError: the server won't have the run; the text says why and what to do.
@@ -47,8 +51,8 @@ class Opening:
         self._state.intent = int(time.time() * 1000)
         self._state.ambiguous |= left_behind
         self._asking.save(durable=True)
-        found = self._look(spec.uid, (0.0, *_LOOK_PAUSES)) if left_behind else None
-        self._adopt(found or self._create(spec))
+        pauses = (0.0, *_LOOK_PAUSES) if left_behind else (0.0,) * known_elsewhere
+        self._adopt(self._look(spec.uid, pauses) or self._create(spec))
 
     def _create(self, spec: RunSpec) -> ServerRun:
         experiment_id = self._state.experiment_id or ""

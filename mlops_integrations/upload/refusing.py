@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from mlops_integrations.backends.base import Batch, Outcome
+from mlops_integrations.journal.cursor import Cursor
 
 _REASON_LENGTH: Final = 500
 
 
 class Refusals:
-    """The file ``refused.jsonl`` of a run directory, and the count of what went there by reason."""
+    """What goes to the file ``refused.jsonl`` of a run directory, and is counted by reason in the cursor.
 
-    def __init__(self, path: Path, destination: str, counts: dict[str, int]) -> None:
+    Both happen at ``commit``, with the cursor's move: a chunk that is read again must not be counted twice.
+    """
+
+    def __init__(self, path: Path, state: Cursor) -> None:
         self._path = path
-        self._destination = destination
-        self._counts = counts
+        self._state = state
+        self._lines: list[bytes] = []
+        self._counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
 
     def set_aside(self, batch: Batch, reason: str, message: str) -> None:
-        """Write every item of the batch to the file, and count it.
+        """Take every item of the batch.
 
         Args:
             batch: what is refused.
@@ -33,20 +39,37 @@ class Refusals:
         """
         about = {
             "time": int(time.time() * 1000),
-            "destination": self._destination,
+            "destination": self._state.destination,
             "reason": reason,
             "message": message[:_REASON_LENGTH],
         }
-        lines = [
-            msgspec.json.encode(about | {"metric": {"key": key, "value": value, "timestamp": at, "step": step}})
-            for key, value, at, step in batch.metrics
-        ]
-        lines += [msgspec.json.encode(about | {"param": {"key": k, "value": v}}) for k, v in batch.params]
-        lines += [msgspec.json.encode(about | {"tag": {"key": k, "value": v}}) for k, v in batch.tags]
+        for key, value, at, step in batch.metrics:
+            metric = {"key": key, "value": value, "timestamp": at, "step": step}
+            self._take(reason, key, about | {"metric": metric})
+        for kind, items in (("param", batch.params), ("tag", batch.tags)):
+            for key, value in items:
+                self._take(reason, key, about | {kind: {"key": key, "value": value}})
+
+    def _take(self, reason: str, key: str, line: Mapping[str, object]) -> None:
+        self._lines.append(msgspec.json.encode(line))
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        self._first.setdefault(reason, key)
+
+    def commit(self) -> None:
+        """Write down and count what was taken since the last time.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        if not self._lines:
+            return
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(fd, "ab") as file:
-            file.write(b"".join(line + b"\n" for line in lines))
-        self._counts[reason] = self._counts.get(reason, 0) + len(batch)
+            file.write(b"".join(line + b"\n" for line in self._lines))
+        for reason, count in self._counts.items():
+            self._state.refused[reason] = self._state.refused.get(reason, 0) + count
+            self._state.refused_first.setdefault(reason, self._first[reason])
+        self._lines, self._counts, self._first = [], {}, {}
 
 
 def divide(

@@ -66,10 +66,12 @@ class Uploader:
         self._pacer = Pacer(around.rng)
         self._asking = Asking(self.state, path, self._pacer, around, self._tend)
         self._opening = Opening(backend, self.state, self._asking)
-        self._refusals = Refusals(run.refused, destination, self.state.refused)
+        self._refusals = Refusals(run.refused, self.state)
         self._sync = JournalSync(run, around.clock)
         self._bad_lines_before = self.state.bad_lines
         self._tend_at = 0.0
+        self._taken = 0
+        self._shortened = 0
         self._readers: dict[Path, JournalReader] = {}
         self._waiting: tuple[JournalReader, Record] | None = None
         self._positions: dict[str, int] = {}
@@ -117,7 +119,7 @@ class Uploader:
             full = self._fill()
             hurry = self._asking.woken() or hurry or ended is not None
             if self.state.run_id is None:
-                self._opening.open(self._spec)
+                self._opening.open(self._spec, known_elsewhere=self._is_known_elsewhere())
             if self._chunk:
                 at_once = (full or until is not None) and not self._pacer.strained
                 if at_once or hurry or self._clock() >= due:
@@ -136,6 +138,10 @@ class Uploader:
                     return Result(delivered=True, closed=closed)
             until_due = due - self._clock() if self._chunk else _POLL_SECONDS
             self._asking.wait(min(until_due, _POLL_SECONDS))
+
+    def _is_known_elsewhere(self) -> bool:
+        others = cursor.load_all(self._run.path)
+        return any(other.run_id is not None and other.destination != self.state.destination for other in others)
 
     def _tend(self) -> None:
         now = self._clock()
@@ -188,6 +194,11 @@ class Uploader:
 
     def _save_positions(self) -> None:
         self.state.positions.update(self._positions)
+        self._refusals.commit()
+        # Counted with the move of the cursor: a chunk that is read again must not be counted twice.
+        self.state.points += self._taken
+        self.state.shortened += self._shortened
+        self._taken = self._shortened = 0
         self.state.bad_lines = self._bad_lines_before + sum(reader.bad_lines for reader in self._readers.values())
         self._asking.save()
         self._on_progress(self.state)
@@ -214,7 +225,7 @@ class Uploader:
             self._ask_whether_the_run_is_the_trouble()
             taken = divide(batch, self._post, self._set_aside, refused)
         if batch.metrics:
-            self.state.points += taken
+            self._taken += taken
 
     def _post(self, batch: Batch) -> Outcome[None]:
         run_id, limits = self.state.run_id or "", self._backend.limits
@@ -244,7 +255,7 @@ class Uploader:
         key, value = item
         if len(value) <= length:
             return item
-        self.state.shortened += 1
+        self._shortened += 1
         return key, value[:length]
 
     def _ask_whether_the_run_is_the_trouble(self) -> None:

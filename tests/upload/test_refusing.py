@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_integrations.backends.base import Batch, Kind, Metric, Outcome
+from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.upload.refusing import Refusals, divide
 
 REFUSED: Outcome[None] = Outcome(Kind.REFUSED, None, "bad", "BAD")
@@ -77,13 +78,17 @@ def test_params_and_tags() -> None:
 
 def test_refused_file(tmp_path: Path) -> None:
     """Each item stands in the file whole, with the reason and with where it should have gone."""
-    counts: dict[str, int] = {"earlier": 1}
+    state = Cursor("http://h", refused={"earlier": 1})
     path = tmp_path / "refused.jsonl"
-    refusals = Refusals(path, "http://h", counts)
+    refusals = Refusals(path, state)
     refusals.set_aside(Batch([("потеря", "NaN", 5, -1), ("a", 0.5, 6, 2)]), "BAD", "the whole story")
     refusals.set_aside(Batch(params=[("p", "1")], tags=[("t", "2")]), "WORSE", "x" * 10_000)
+    assert not path.exists()  # not before the cursor moves
+    refusals.commit()
+    refusals.commit()
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert counts == {"earlier": 1, "BAD": 2, "WORSE": 2}
+    assert state.refused == {"earlier": 1, "BAD": 2, "WORSE": 2}
+    assert state.refused_first == {"BAD": "потеря", "WORSE": "p"}
     assert [line["destination"] for line in lines] == ["http://h"] * 4
     assert [line["reason"] for line in lines] == ["BAD", "BAD", "WORSE", "WORSE"]
     assert lines[0]["metric"] == {"key": "потеря", "value": "NaN", "timestamp": 5, "step": -1}
@@ -97,7 +102,9 @@ def test_refused_file_is_private(tmp_path: Path) -> None:
     """Nobody else may read it, whatever the umask."""
     before = os.umask(0)
     try:
-        Refusals(tmp_path / "refused.jsonl", "http://h", {}).set_aside(Batch(tags=[("t", "1")]), "BAD", "")
+        refusals = Refusals(tmp_path / "refused.jsonl", Cursor("http://h"))
+        refusals.set_aside(Batch(tags=[("t", "1")]), "BAD", "")
+        refusals.commit()
     finally:
         os.umask(before)
     assert (tmp_path / "refused.jsonl").stat().st_mode & 0o777 == 0o600

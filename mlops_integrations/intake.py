@@ -1,0 +1,58 @@
+"""Takes in what users hand to log calls: turns it into what the journal keeps, and says what could not be taken."""
+
+from __future__ import annotations
+
+from mlops_integrations import values
+from mlops_integrations.journal.records import Value
+from mlops_integrations.recording import Recording
+from mlops_integrations.values import NotANumberError
+
+
+class Intake:
+    """The steps, times and numbers of one run's metrics."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self.steps: dict[str, int] = {}
+        """Each key's last step."""
+
+    def step(self, step: object) -> int | None:
+        """The step as an integer of 64 bits; None where each key's next one is to be taken."""
+        if step is None:
+            return None
+        try:
+            number, exact = values.step_number(step)
+        except NotANumberError as error:
+            text = "step %r: %s. Each key's next step is taken instead"
+            self._recording.voice.once_each("bad step", repr(step), text, step, error)
+            return None
+        if not exact:
+            self._recording.voice.once("step", "step %r is no integer: steps are rounded down", step)
+        return number
+
+    def next_step(self, key: str) -> int:
+        """One past the key's last step, from 0; taken by the call that asks."""
+        with self._recording.lock:
+            number = self.steps[key] = min(self.steps.get(key, -1) + 1, values.INT64_MAX)
+            return number
+
+    def time(self, timestamp: object, now: int) -> int:
+        """The timestamp in ms since 1970, or ``now`` where it is none."""
+        try:
+            number, _ = values.step_number(timestamp)
+        except NotANumberError:
+            number = -1
+        if number < 0:
+            text = "timestamp %r is no number of ms since 1970: the present time is taken"
+            self._recording.voice.once("time", text, timestamp)
+            return now
+        return number
+
+    def number(self, key: object, value: object) -> Value | None:
+        """The value; None, counted and said, where it is no number."""
+        try:
+            return values.number(value)
+        except NotANumberError as error:
+            name = values.text(key)
+            self._recording.lose("metric that is no number", 1, f"{name}: {error}", about=name)
+            return None
