@@ -24,7 +24,7 @@ def test_a_run_and_keywords() -> None:
 
 def test_a_keyword_that_there_is_not() -> None:
     """Said when the door is made, with those that there are."""
-    with pytest.raises(ValueError, match="unknown keyword 'experiment'.*experiment_name"):
+    with pytest.raises(ValueError, match=r"unknown keyword 'experiment'.*experiment_name"):
         Door(None, {"experiment": "a"})
 
 
