@@ -49,7 +49,8 @@ def active_run() -> Run | None:
 
 def uncaught_exception() -> BaseException | None:
     """The exception that is ending this process, if one does; None in an interactive interpreter, which outlives it."""
-    if hasattr(sys, "ps1") or "IPython" in sys.modules:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)  # many a library imports it in a mere script
+    if hasattr(sys, "ps1") or (shell is not None and shell() is not None):
         return None
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error if isinstance(error, BaseException) else None
@@ -59,8 +60,11 @@ def _at_exit() -> None:
     """End every open run provisionally, then wait once, for all of them together."""
     error = uncaught_exception()
     status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
-    for recording in _recordings:
-        recording.end(status, reason, provisional=True)
+    for recording in _recordings.copy():
+        try:
+            recording.end(status, reason, provisional=True)
+        except Exception as failure:  # of one run: the others are to be ended all the same
+            recording.lose("internal error", 1, f"the run's end was not recorded: {failure!r}")
     waiting = [recording for recording in _recordings if recording.awaits_delivery()]
     deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
     try:
@@ -70,7 +74,8 @@ def _at_exit() -> None:
         pass  # a second Ctrl-C: no more waiting; what is left is said below
     for recording in waiting:
         recording.say_what_is_left()
-    for recording in _recordings:
+    for recording in _recordings.copy():
+        recording.end(status, reason, provisional=True)  # those that a daemon thread has re-opened meanwhile
         recording.say_news()
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from mlops_integrations import lifetime, values
 from mlops_integrations.journal import ending, identity
-from mlops_integrations.journal.cursor import CursorView
+from mlops_integrations.journal.cursor import CursorView, Trouble
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Record, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
@@ -47,12 +47,17 @@ class Recording:
         self._driver = Driver(run, settings)
         self._writer: JournalWriter | None = None
         self._end: End | None = None
+        self._sizes_at_end: dict[str, int] | None = None
+        self._old_trouble: Trouble | None = None
+        """What stood in the cursor when we began: of another time, perhaps mended since."""
         self._before: End | None = None
         """How it had ended before it was re-opened."""
         self._losses: dict[str, int] = {}
         self._losses_written = 0
         self._points = 0
         self._points_before = 0
+        self._delivered_before: int | None = None
+        """Of the run's points, those that were on the server when this process began to record."""
         self._left_said = False
         self._in_training = 0
         self.training_error: tuple[str, str | None] | None = None
@@ -75,6 +80,10 @@ class Recording:
             OSError: the run directory can't be written.
         """
         now = now_ms()
+        state = self.view.now()
+        self._old_trouble = None if state is None else state.trouble
+        if self._delivered_before is None:
+            self._delivered_before = 0 if state is None else state.points
         self._points_before += self._points
         self._points, self._losses_written = 0, 0
         self._writer = JournalWriter(
@@ -167,17 +176,18 @@ class Recording:
                 if self.training_error is not None:
                     # The exit says nothing: a framework has turned what ended its training into a mere exit.
                     status, reason = self.training_error
+                elif self._in_training:
+                    status, reason = ending.FAILED, ending.NOT_ENDED
                 elif self._before is not None:
                     # Something was logged after the run had ended, which changes nothing about how it had.
                     status, reason = self._before.status, self._before.reason
-                elif self._in_training:
-                    status, reason = ending.FAILED, ending.NOT_ENDED
             self._losses_written = 0  # once more, near the end, where those look who do not read it all
             self._write_losses(writer)
             self._end = End(now_ms(), status, reason, provisional, self._points)
             self._in_training = 0
             writer.finish(self._end)
             self._writer = None
+            self._sizes_at_end = self.run.sizes()
             self._say_losses()
         self.run.wake()
 
@@ -218,7 +228,7 @@ class Recording:
 
     def _has_stopped(self) -> bool:
         state = self.view.now()
-        return state is not None and state.stopped
+        return state is not None and state.stopped and state.trouble != self._old_trouble
 
     def covered(self, sizes: Mapping[str, int]) -> bool:
         """Whether journals of these sizes are on the server."""
@@ -226,9 +236,14 @@ class Recording:
         return state is not None and state.covers(sizes)
 
     def is_delivered(self) -> bool:
-        """Whether all of an ended run is on the server, its status too."""
+        """Whether all of an ended run is on the server, its status too.
+
+        Of one that another thread has re-opened since: all that there was when it ended.
+        """
         state, end = self.view.now(), self._end
-        if state is None or end is None or not state.covers(self.run.sizes()):
+        if end is None:
+            return state is not None and self._sizes_at_end is not None and state.covers(self._sizes_at_end)
+        if state is None or not state.covers(self.run.sizes()):
             return False
         return state.status not in {None, ending.RUNNING} and state.status_time >= end.time
 
@@ -253,7 +268,7 @@ class Recording:
         if not self._left_said and self.has_server and not self.is_delivered():
             self._left_said = True
             total, state = self._points_before + self._points, self.view.now()
-            delivered = 0 if state is None else min(state.points, total)
+            delivered = 0 if state is None else min(max(0, state.points - (self._delivered_before or 0)), total)
             self.voice.left_over(delivered, total, self.settings.destination)
 
     def disown(self) -> None:

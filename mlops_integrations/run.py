@@ -363,6 +363,13 @@ class Run:
         else:
             self.set_tags(pair, *extra, **bound)
 
+    def __copy__(self) -> Run:
+        return self
+
+    def __deepcopy__(self, _: object) -> Run:
+        """The same run: frameworks copy callbacks, and a second writer in this process would never be ended."""
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         recording = self._recording
         return {

@@ -71,8 +71,9 @@ class Voice:
         if state.trouble.stopped:
             self.once(f"stopped {state.trouble.message}", "delivery has stopped: %s", state.trouble.message)
         else:
-            self.once(
-                f"trouble {state.trouble.message}",
+            self.once_each(
+                "trouble",
+                state.trouble.message,
                 "%s does not take the records (%s). Training goes on, they are kept in %s, and delivery is tried again",
                 state.destination,
                 state.trouble.message,

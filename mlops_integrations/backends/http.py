@@ -69,7 +69,8 @@ class Transport:
 
     def _ask(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
         reply = self._once(method, url, query, body)
-        if reply.status == requests.codes.unauthorized and self._credentials.refresh():
+        denied = reply.status in {requests.codes.unauthorized, requests.codes.forbidden}
+        if denied and self._credentials.refresh():
             reply = self._once(method, url, query, body)
         return reply
 

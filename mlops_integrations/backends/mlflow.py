@@ -44,6 +44,10 @@ _TRANSIENT_CODES: Final = frozenset(
         "CANCELLED",
     }
 )
+_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 502, 503, 504})
+"""What a gateway says about the moment, whatever code of its own it adds. 500 is none of them: old servers say so
+about wrong requests, too.
+"""
 _NOT_FOUND: Final = "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -181,8 +185,9 @@ def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
             return Outcome(Kind.OK, body)
         return Outcome(Kind.RETRY, None, f"{status} without a JSON object: is this an MLflow server?", ambiguous=True)
     code = body.get("error_code") if body else None
-    if isinstance(code, str) and code not in _TRANSIENT_CODES:
-        kind = Kind.DENIED if code in _DENIED_CODES else Kind.REFUSED
+    if isinstance(code, str) and code not in _TRANSIENT_CODES and status not in _TRANSIENT_STATUSES:
+        denied = code in _DENIED_CODES or status in {requests.codes.unauthorized, requests.codes.forbidden}
+        kind = Kind.DENIED if denied else Kind.REFUSED
         return Outcome(kind, None, f"{printable(code)}: {printable(str((body or {}).get('message', '')))}", code)
     text = f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
     if status in {requests.codes.unauthorized, requests.codes.forbidden}:

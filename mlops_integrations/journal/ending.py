@@ -60,14 +60,24 @@ def of_exception(error: BaseException) -> tuple[str, str | None]:
         text = f"{type(error).__qualname__}: {error}".strip().removesuffix(":")
     except Exception:  # foreign code: it may fail even at saying what failed
         text = type(error).__qualname__
-    return FAILED, text[:_REASON_LENGTH]
+    return FAILED, _kept(text)
 
 
 def of_exit_argument(code: object) -> tuple[str, str | None]:
     """Status and reason for the argument of ``sys.exit``."""
     if code is None or code == 0:
         return FINISHED, None
-    return FAILED, f"exit code {code}" if isinstance(code, int) else f"exit code 1: {code}"[:_REASON_LENGTH]
+    if isinstance(code, int):
+        return FAILED, f"exit code {code:d}"
+    try:
+        return FAILED, _kept(f"exit code 1: {code}")
+    except Exception:  # foreign code, as above
+        return FAILED, "exit code 1"
+
+
+def _kept(text: str) -> str:
+    """As much of a reason as is kept, in well-formed Unicode: it may name a file, and file names are bytes."""
+    return text[:_REASON_LENGTH].encode(errors="backslashreplace").decode()
 
 
 def of_wait_status(wait_status: int, *, out_of_memory: bool = False) -> tuple[str, str | None]:

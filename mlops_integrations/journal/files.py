@@ -64,7 +64,8 @@ def _write(path: Path, content: bytes, durable: bool) -> None:
         file.write(content)
         if durable:
             file.flush()
-            os.fsync(file.fileno())
+            with contextlib.suppress(OSError):  # some file systems can't; the content stands all the same
+                os.fsync(file.fileno())
 
 
 def _create_exclusively(path: Path, content: bytes) -> bool:

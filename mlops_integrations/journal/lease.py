@@ -155,4 +155,7 @@ def _exclusive(path: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
+        # Said, not left to the closing: a child forked meanwhile has the descriptor, too, and keeps the lock.
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)

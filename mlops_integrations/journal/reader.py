@@ -83,6 +83,12 @@ class JournalReader:
         self._file.close()
 
 
+def is_blank(path: Path) -> bool:
+    """Whether a journal file holds not one whole line, as a power failure leaves one that was just begun."""
+    with path.open("rb") as file:
+        return b"\n" not in file.read(_LAST_BYTES)
+
+
 def read_start(path: Path) -> tuple[Header | None, RunSpec | None]:
     """The header and the run of a journal file; None for what is not there (yet)."""
     reader = JournalReader(path)

@@ -24,6 +24,8 @@ from mlops_integrations.journal.ending import Ending, Exit
 from mlops_integrations.journal.records import End, RunSpec
 
 _NAME_LENGTH: Final = 50
+_BEGINNING_SECONDS: Final = 60.0
+"""Far more than a writer takes from making its file to its first lines."""
 
 
 class RunDirectory:
@@ -58,9 +60,21 @@ class RunDirectory:
         raise RunDirectoryError(f"{self.path} is not a run directory: there is no journal file that can be read in it")
 
     def ending(self) -> Ending | None:
-        """How the run ended: as its newest writer did, once none is left that may still write."""
-        endings = [ending.resolve(end_of(path), self.exit_of(path)) for path in self.journals()]
-        return endings[-1] if endings and None not in endings else None
+        """How the run ended: as its newest writer did, once none is left that may still write.
+
+        A bystander has no say: a process that wrote beside another one, which said how the run ended, and that went
+        away without a word of its own.
+        """
+        journals = [path for path in self.journals() if not _never_began(path)]
+        ends = [end_of(path) for path in journals]
+        endings = [ending.resolve(end, self.exit_of(path)) for path, end in zip(journals, ends, strict=True)]
+        if not endings or None in endings:
+            return None
+        told = max((end.time for end in ends if end is not None and not end.provisional), default=-1)
+        for path, end, ended in zip(journals[::-1], ends[::-1], endings[::-1], strict=True):
+            if end is not None or _begin_of(path) > told:
+                return ended
+        return endings[-1]
 
     def exit_of(self, journal: Path) -> Exit | None:
         """What was found out about the end of a journal's writer."""
@@ -75,12 +89,12 @@ class RunDirectory:
         if known is None or (known.wait_status is None and gone.wait_status is not None):
             files.replace(journal.with_suffix(".exit"), msgspec.json.encode(gone), durable=True)
 
-    def say_ready(self) -> None:
-        """Note that the side process has come up."""
-        files.replace(self._ready, str(os.getpid()).encode())
+    def say_ready(self, *, leaving: bool = False) -> None:
+        """Note that the side process has come up, or that it is about to end."""
+        files.replace(self._ready, str(-os.getpid() if leaving else os.getpid()).encode())
 
     def ready_pid(self) -> int | None:
-        """Which side process came up last."""
+        """Which side process came up last; negative: it is about to end, and looks at nothing any more."""
         try:
             return int(self._ready.read_bytes())
         except (OSError, ValueError):
@@ -97,6 +111,16 @@ class RunDirectory:
             return self._wake.stat().st_mtime_ns
         except OSError:
             return 0
+
+
+def _never_began(journal: Path) -> bool:
+    """Whether a journal's writer was gone before its first lines had come to the storage device."""
+    return time.time() - journal.stat().st_mtime > _BEGINNING_SECONDS and reader.is_blank(journal)
+
+
+def _begin_of(journal: Path) -> int:
+    header, _ = reader.read_start(journal)
+    return 0 if header is None else header.time
 
 
 def end_of(journal: Path) -> End | None:

@@ -113,7 +113,7 @@ class Asking:
         self.check_patience(self._last_answer, outcome.message)
         seconds = backoff(attempt, outcome.retry_after, around.rng)
         if outcome.kind is Kind.DENIED:
-            seconds = max(seconds, min(DENIED_BACKOFF, 2.0**attempt))
+            seconds = max(seconds, min(DENIED_BACKOFF, 2.0 ** min(attempt, 16)))
         asked_for = outcome.retry_after is not None or outcome.kind is Kind.DENIED
         self.wait(seconds, for_nobody=asked_for)
 

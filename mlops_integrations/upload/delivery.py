@@ -33,7 +33,8 @@ class Delivery:
         stop: whether to stop; asked several times a second.
         destination: the server; None: only watch.
         access: how to get into the server.
-        pidfds: descriptors of writers' processes, by number, opened when these surely lived.
+        pidfds: descriptors of writers' processes, by number and start time, opened when these surely lived.
+        say_leaving: called with True when nothing is left to do; with False when there is again.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Delivery:
         stop: Callable[[], bool],
         destination: str | None,
         access: Access,
-        pidfds: Mapping[int, int] | None = None,
+        pidfds: Mapping[tuple[int, str | None], int] | None = None,
+        say_leaving: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        self._say_leaving = say_leaving
         self._access = access
         self.writers = Writers(run, pidfds=pidfds)
         self._run = run
@@ -66,8 +69,9 @@ class Delivery:
                 try:
                     self.writers.poll()
                     self._sync.tick()
-                    if self._finished() or self._attempt():
+                    if self._finished() and self._left():
                         return
+                    self._attempt()
                 except OSError as error:
                     self._say_disk_trouble(error)
                 time.sleep(_STANDBY_SECONDS)
@@ -84,10 +88,18 @@ class Delivery:
         state = cursor.load(cursor.cursor_path(self._run.path, self._destination))
         return state is not None and state.covers(self._run.sizes(), ended)
 
-    def _attempt(self) -> bool:
-        """Deliver if the lease is to be had; True when that was all."""
+    def _left(self) -> bool:
+        """Announce the leave, then look again: who re-opens the run sees the one, or we see the other."""
+        self._say_leaving(True)
+        if self._finished():
+            return True
+        self._say_leaving(False)
+        return False
+
+    def _attempt(self) -> None:
+        """Deliver if the lease is to be had."""
         if self._destination is None or self._refused_by_server or self._lease.asked() or not self._lease.acquire():
-            return False
+            return
         try:
             self._follow(self._destination)
         except InterruptedUploadError:
@@ -97,7 +109,6 @@ class Delivery:
             logger.warning("mlops: stopped: %s", error)
         finally:
             self._lease.release()
-        return False  # a writer may have opened another file meanwhile: look again
 
     def _follow(self, destination: str) -> None:
         from mlops_integrations.backends.base import open_backend

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations import settings as settings_module
-from mlops_integrations.journal import cursor, lease
+from mlops_integrations.journal import cursor, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.settings import Settings
 
@@ -38,6 +38,7 @@ class Driver:
         self._thread: threading.Thread | None = None
         self._started_at = 0.0
         self._failures = 0
+        self._said = False
 
     def start(self) -> None:
         """Start the driver, unless one is at work."""
@@ -57,7 +58,7 @@ class Driver:
             return
         if process.poll() is None:
             late = time.monotonic() - self._started_at > _READY_SECONDS
-            if late and self._run.ready_pid() != process.pid and not self._has_thread():
+            if late and abs(self._run.ready_pid() or 0) != process.pid and not self._has_thread():
                 self._fall_back(f"not ready within {_READY_SECONDS:g} s")
             return
         self._process = None
@@ -77,7 +78,7 @@ class Driver:
 
     def _at_work(self) -> bool:
         if self._process is not None and self._process.poll() is None:
-            return True
+            return self._run.ready_pid() != -self._process.pid
         return self._has_thread() or lease.live_holder(self._run.path) is not None
 
     def _has_thread(self) -> bool:
@@ -94,7 +95,9 @@ class Driver:
     def _start_process(self) -> None:
         self._started_at = time.monotonic()
         # The directory of the user's script comes last: it may hold a file by the name of a library.
-        search_path = os.pathsep.join(entry for entry in (*sys.path[1:], *sys.path[:1]) if Path(entry).is_absolute())
+        # It may hold what is no text, too: users put a Path there, which the import system passes over.
+        entries = [entry for entry in (*sys.path[1:], *sys.path[:1]) if isinstance(entry, str)]
+        search_path = os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
         pidfd = _own_pidfd()
         try:
             log = os.open(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -126,6 +129,9 @@ class Driver:
 
     def _fall_back(self, reason: str) -> None:
         if self._settings.destination is None:
+            if self._said:
+                return
+            self._said = True
             logger.warning(
                 "mlops: the side process could not be started (%s): if this process is killed, "
                 "its run will show that it disappeared, not how",
@@ -181,4 +187,5 @@ def _own_pidfd() -> int | None:
 
 
 def _parent(pidfd: int | None) -> str:
-    return str(os.getpid()) if pidfd is None else f"{os.getpid()}:{pidfd}"
+    # With its start time: the run directory may hold journals of earlier processes of the same number.
+    return str(os.getpid()) if pidfd is None else f"{os.getpid()}:{pidfd}:{identity.me().start_time or ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,8 @@ class JournalSync:
             try:
                 size = os.fstat(fd).st_size
                 if self._synced.get(path) != size:
-                    os.fsync(fd)
                     self._synced[path] = size
+                    with contextlib.suppress(OSError):  # some file systems can't; delivery goes on all the same
+                        os.fsync(fd)
             finally:
                 os.close(fd)

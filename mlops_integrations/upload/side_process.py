@@ -40,7 +40,8 @@ def main(directory: str, parent: str, destination: str = "") -> None:
 
     Args:
         directory: the run directory.
-        parent: number of the training process and, behind a colon, our descriptor of it, if there is one.
+        parent: number of the training process and, behind colons, our descriptor of it, if there is one, and its
+            start time.
         destination: the server; left out, the run is only watched.
     """
     from mlops_integrations import settings
@@ -51,14 +52,17 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     run = RunDirectory(Path(directory))
     hours = _Hours(settings.linger())
-    pid, _, pidfd = parent.partition(":")
+    pid, _, rest = parent.partition(":")
+    pidfd, _, start_time = rest.partition(":")
     delivery = Delivery(
         run,
         "side process",
-        lambda: hours.over(training_is_gone=delivery.writers.all_gone),
+        # A run that was told to end is as good as gone: a search over hundreds of runs must not leave as many of us.
+        lambda: hours.over(training_is_gone=delivery.writers.all_gone or delivery.writers.ended),
         destination or None,
         settings.access(),
-        {int(pid): int(pidfd)} if pidfd else {},
+        {(int(pid), start_time or None): int(pidfd)} if pidfd else {},
+        lambda leaving: run.say_ready(leaving=leaving),
     )
     delivery.writers.poll()
     run.say_ready()

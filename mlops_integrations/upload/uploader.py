@@ -62,7 +62,8 @@ class Uploader:
         self._clock = around.clock
         self._on_progress = on_progress
         path = cursor.cursor_path(run.path, destination)
-        self.state = cursor.load(path) or Cursor(destination)
+        # A cursor that can't be read (a power failure may leave it empty) knew of a run: it is looked for.
+        self.state = cursor.load(path) or Cursor(destination, intent=0 if path.exists() else None)
         self._pacer = Pacer(around.rng)
         self._asking = Asking(self.state, path, self._pacer, around, self._tend)
         self._opening = Opening(backend, self.state, self._asking)
@@ -100,6 +101,8 @@ class Uploader:
     def _deliver_all(self, *, follow: bool) -> Result:
         # A run that goes on may grow faster than it is delivered: a drain ends where the journal ends now.
         until = None if follow else self._run.sizes()
+        if self.state.stopped:
+            self.state.trouble = None  # somebody may have mended it: if not, it is found, and dated, anew
         try:
             return self._loop(until)
         except StoppedByServerError as error:
@@ -130,6 +133,7 @@ class Uploader:
                     continue
             else:
                 hurry = False
+                self._let_go_of_read_files()
                 if ended is not None and self._writers.final:
                     self._pass_over_torn_ends()
                 self._skip_records_without_content()
@@ -152,6 +156,7 @@ class Uploader:
 
     def _fill(self) -> bool:
         """Read into the chunk; True when it fills a request."""
+        self._let_go_of_read_files()
         limits, chunk = self._backend.limits, self._chunk
         if self._waiting is not None:
             reader, record = self._waiting
@@ -172,15 +177,27 @@ class Uploader:
                 if chunk.full(limits):
                     self._positions[reader.path.name] = position
                     return True
-            self._positions[reader.path.name] = position
+            # Bad lines at the end are passed over, too.
+            self._positions[reader.path.name] = reader.offset
         return False
 
     def _open_readers(self) -> list[JournalReader]:
-        for path in self._run.journals():
-            if path not in self._readers:
-                self._readers[path] = JournalReader(path, self.state.positions.get(path.name, 0))
-                self._spec = self._run.spec()
+        journals = self._run.journals()
+        for path in journals:
+            begin = self._positions.get(path.name, self.state.positions.get(path.name, 0))
+            newest = path == journals[-1]
+            if path not in self._readers and (newest or path.stat().st_size > begin):
+                self._readers[path] = JournalReader(path, begin)
+                self._spec = self._run.spec() if newest else self._spec
         return list(self._readers.values())
+
+    def _let_go_of_read_files(self) -> None:
+        """A run may be re-opened a thousand times: only the newest file, and what is not read yet, is kept open."""
+        for path, reader in list(self._readers.items())[:-1]:
+            if reader.offset >= path.stat().st_size and (self._waiting is None or self._waiting[0] is not reader):
+                self._bad_lines_before += reader.bad_lines
+                reader.close()
+                del self._readers[path]
 
     def _deliver(self) -> None:
         if self.state.status not in {None, ending.RUNNING}:

@@ -24,16 +24,22 @@ class Writers:
     Args:
         run: the run directory.
         presume_dead: writers that can't be judged from here count as dead (``sync --close``).
-        pidfds: descriptors of processes, by number, opened when these surely lived.
+        pidfds: descriptors of processes, by number and start time, opened when these surely lived.
     """
 
     def __init__(
-        self, run: RunDirectory, *, presume_dead: bool = False, pidfds: Mapping[int, int] | None = None
+        self,
+        run: RunDirectory,
+        *,
+        presume_dead: bool = False,
+        pidfds: Mapping[tuple[int, str | None], int] | None = None,
     ) -> None:
         self._pidfds = dict(pidfds or {})
         self._run = run
         self._presume_dead = presume_dead
         self._processes: dict[Path, _Process] = {}
+        self._by_writer: dict[Identity, _Process] = {}
+        """A process that re-opens a run has many files, and one descriptor here."""
 
     def poll(self) -> None:
         """Look at every writer, and write down the end of those who are newly gone."""
@@ -41,22 +47,33 @@ class Writers:
             if path not in self._processes:
                 header, _ = reader.read_start(path)
                 if header is not None:
-                    self._processes[path] = _Process(header.writer, self._pidfds.pop(header.writer.pid, None))
-        for path, process in self._processes.items():
+                    process = self._by_writer.get(header.writer)
+                    if process is None:
+                        pidfd = self._pidfds.pop((header.writer.pid, header.writer.start_time), None)
+                        process = self._by_writer[header.writer] = _Process(header.writer, pidfd)
+                    self._processes[path] = process
+                    process.paths.append(path)
+                    if process.exit is not None:
+                        self._run.note_exit(path, process.exit)
+        for process in self._by_writer.values():
             if not process.gone:
-                self._look(path, process)
+                self._look(process)
 
-    def _look(self, path: Path, process: _Process) -> None:
-        last_sign = path.stat().st_mtime
+    def _look(self, process: _Process) -> None:
+        last_sign = max(path.stat().st_mtime for path in process.paths)
         out_of_memory = process.out_of_memory()
         if process.ended(last_sign):
             # Nobody saw it end: its last sign of life is the best guess of when it did.
             at = time.time() if process.watched else last_sign
-            self._run.note_exit(path, Exit(int(at * 1000), process.wait_status(), out_of_memory))
-            process.let_go()
+            self._note(process, Exit(int(at * 1000), process.wait_status(), out_of_memory))
         elif self._presume_dead and process.life is Life.UNKNOWN:
-            self._run.note_exit(path, Exit(int(last_sign * 1000)))
-            process.let_go()
+            self._note(process, Exit(int(last_sign * 1000)))
+
+    def _note(self, process: _Process, gone: Exit) -> None:
+        for path in process.paths:
+            self._run.note_exit(path, gone)
+        process.exit = gone
+        process.let_go()
 
     def ending(self) -> Ending | None:
         """How the run ended; None while a writer may still write."""
@@ -69,9 +86,16 @@ class Writers:
         return all(process.gone or (end is not None and not end.provisional) for process, end in ends)
 
     @property
+    def ended(self) -> bool:
+        """Every writer has ended the run for good, or is gone."""
+        return bool(self._processes) and self.final
+
+    @property
     def all_gone(self) -> bool:
-        """No writer's process is left."""
-        return bool(self._processes) and all(process.gone for process in self._processes.values())
+        """No writer's process is left, but for those of which nothing will ever be known from here."""
+        processes = self._processes.values()
+        known = [one for one in processes if one.gone or one.watched or one.life is not Life.UNKNOWN]
+        return bool(known) and all(process.gone for process in known)
 
     @property
     def unknown(self) -> list[Identity]:
@@ -91,6 +115,8 @@ class _Process:
 
     def __init__(self, writer: Identity, pidfd: int | None) -> None:
         self.writer = writer
+        self.paths: list[Path] = []
+        self.exit: Exit | None = None
         self.gone = False
         self.life = identity.life_of(writer)
         self.watched = self.life is Life.ALIVE or pidfd is not None
