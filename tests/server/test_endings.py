@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mlops_integrations.journal.rundir import RunDirectory
 from real_mlflow import MlflowServer, eventually
-from trainer import Trainer
+from trainer import Trainer, side_processes
 
 PLAIN = """
 import ctypes, faulthandler, os, signal, sys, time
@@ -162,3 +164,49 @@ sys.stdin.readline()
     run = server.the_run(trainer.uid)
     assert len(server.points(run.info.run_id)) == 5000
     assert run.info.status == ("FAILED" if killed else "FINISHED")
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group of 300 MB, where this machine lets us make one."""
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(root) / f"mlops-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / limit).write_text("300M")
+        except OSError:
+            group.rmdir()
+            continue
+        yield group
+        eventually(lambda: not (group / "cgroup.procs").read_text().strip())
+        group.rmdir()
+        return
+    pytest.skip("needs the right to make a memory control group (root)")
+
+
+def test_a_trainer_that_ran_out_of_memory_has_failed(
+    server: MlflowServer, trainer: Trainer, memory_group: Path
+) -> None:
+    """Killed by the kernel for want of memory: FAILED, and the reason says so; the side process in the group lives on."""
+    script = f"""
+import os
+from pathlib import Path
+import mlops_integrations as mlops
+Path({str(memory_group / "cgroup.procs")!r}).write_text(str(os.getpid()))
+run = mlops.start_run(experiment_name='endings')
+run.log_metric('a', 1)
+run.wait(30)
+hoard = []
+while True:
+    hoard.append(bytearray(10_000_000))
+"""
+    done = trainer.run(script, MLFLOW_TRACKING_URI=server.uri)
+
+    assert done.returncode == -signal.SIGKILL
+    run = server.closed(trainer.uid)
+    assert (run.info.status, run.data.tags["mlops.exit.reason"]) == ("FAILED", "SIGKILL (out of memory)")
+    assert server.points(run.info.run_id) == trainer.recorded()
+    eventually(lambda: not side_processes(trainer.directory))
