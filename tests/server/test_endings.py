@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -190,7 +191,7 @@ def memory_group() -> Iterator[Path]:
 def test_a_trainer_that_ran_out_of_memory_has_failed(
     server: MlflowServer, trainer: Trainer, memory_group: Path
 ) -> None:
-    """Killed by the kernel for want of memory: FAILED, and the reason says so; the side process in the group lives on."""
+    """Killed by the kernel for want of memory: FAILED, and the reason says so."""
     script = f"""
 import os
 from pathlib import Path
