@@ -44,16 +44,12 @@ def tests_on(session: nox.Session, version: str) -> None:
     python = interpreter(version)
     if python is None:
         session.skip(f"there is no Python {version} on this machine")
-    environment = Path(session.create_tmp()) / "environment"
+    environment = Path(session.create_tmp()).resolve() / "environment"
+    programs = environment / "bin"
     session.run(str(python), "-m", "venv", "--clear", str(environment), external=True)
-    run = (str(environment / "bin" / "python"), "-m")
-    session.run(*run, "pip", "install", "-q", ".", *group("test"), external=True)
-    # From its own directory: with -m the working directory would come first, and the checkout with it.
-    tests = Path("tests").resolve()
-    ignored = [f"--ignore={tests / name}" for name in ("server", "frameworks")]
-    config = Path("pyproject.toml").resolve()
-    with session.chdir(environment):
-        session.run(*run, "pytest", "-c", str(config), str(tests), *ignored, *session.posargs, external=True)
+    session.run(str(programs / "python"), "-m", "pip", "install", "-q", ".", *group("test"), external=True)
+    ignored = ("--ignore=tests/server", "--ignore=tests/frameworks")
+    session.run(str(programs / "pytest"), *ignored, *session.posargs, external=True)
 
 
 @nox.session

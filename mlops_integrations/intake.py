@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlops_integrations import values
-from mlops_integrations.journal.records import Value
+from mlops_integrations.journal.reader import JournalReader
+from mlops_integrations.journal.records import Metrics, Value
 from mlops_integrations.recording import Recording
 from mlops_integrations.values import NotANumberError
 
@@ -15,6 +18,8 @@ class Intake:
         self._recording = recording
         self.steps: dict[str, int] = {}
         """Each key's last step."""
+        self.earlier: list[Path] = []
+        """Journal files of a resumed run, to be read when a step is left out for the first time."""
 
     def step(self, step: object) -> int | None:
         """The step as an integer of 64 bits; None where each key's next one is to be taken."""
@@ -33,6 +38,9 @@ class Intake:
     def next_step(self, key: str) -> int:
         """One past the key's last step, from 0; taken by the call that asks."""
         with self._recording.lock:
+            if self.earlier:
+                self.steps = last_steps(self.earlier) | self.steps
+                self.earlier = []
             number = self.steps[key] = min(self.steps.get(key, -1) + 1, values.INT64_MAX)
             return number
 
@@ -56,3 +64,15 @@ class Intake:
             name = values.text(key)
             self._recording.lose("metric that is no number", 1, f"{name}: {error}", about=name)
             return None
+
+
+def last_steps(journals: list[Path]) -> dict[str, int]:
+    """Each key's last step in these files."""
+    steps: dict[str, int] = {}
+    for path in journals:
+        reader = JournalReader(path)
+        for record in reader:
+            if isinstance(record, Metrics):
+                steps |= {key: step for key, _, step in record.values}
+        reader.close()
+    return steps

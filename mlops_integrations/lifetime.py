@@ -75,7 +75,10 @@ def _at_exit() -> None:
     for recording in waiting:
         recording.say_what_is_left()
     for recording in _recordings.copy():
-        recording.end(status, reason, provisional=True)  # those that a daemon thread has re-opened meanwhile
+        if recording.is_open:  # a daemon thread has re-opened it meanwhile
+            recording.end(status, reason, provisional=True)
+            recording.wait_for_delivery(min(1.0, deadline - time.monotonic()))
+            recording.say_what_is_left()
         recording.say_news()
 
 

@@ -258,6 +258,8 @@ class Recording:
         except KeyboardInterrupt:
             self.say_what_is_left()  # and interpreter exit does not wait again
             raise
+        if delivered:
+            self._left_said = True  # whatever other processes log into this run now, ours is delivered
         if delivered and self._end is not None and not self._end.provisional:
             self._driver.wait_for_end(_CHECK_SECONDS)
         return delivered

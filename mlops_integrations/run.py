@@ -309,6 +309,10 @@ class Run:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def goes_on_after(self, journals: list[Path]) -> None:
+        """These journal files hold what was logged before, by another process: left out steps go on from there."""
+        self._intake.earlier = journals
+
     def open(self) -> None:
         """Begin to record.
 

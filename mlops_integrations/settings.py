@@ -119,7 +119,7 @@ def access(settings: Settings | None = None, environ: Mapping[str, str] | None =
     certificate = env.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
     if insecure and certificate:
         logger.warning("mlops: MLFLOW_TRACKING_INSECURE_TLS is ignored, MLFLOW_TRACKING_SERVER_CERT_PATH is set too")
-    username, password = env.get("MLFLOW_TRACKING_USERNAME") or None, env.get("MLFLOW_TRACKING_PASSWORD") or None
+    username, password = env.get("MLFLOW_TRACKING_USERNAME") or None, env.get("MLFLOW_TRACKING_PASSWORD")
     if settings is not None and settings.username is not None:
         username, password = settings.username, settings.password or ""
     return Access(
@@ -165,7 +165,10 @@ def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
     Raises:
         ValueError: this is no URI of a server that we can speak to.
     """
-    parts = urlsplit(uri.strip())
+    try:
+        parts = urlsplit(uri.strip())
+    except ValueError:  # its text may hold the password
+        raise ValueError(f"tracking URI {_shown(uri)!r} can't be read") from None
     scheme = parts.scheme.lower()
     if scheme not in {"http", "https"}:
         raise ValueError(_wrong_scheme(uri, scheme))

@@ -54,7 +54,7 @@ class FakeMlflow:
         self.requests: list[str] = []
         self.authorizations: list[str | None] = []
         self._scripted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-        self._poison: set[str] = set()
+        self._poison: dict[str, tuple[int, str]] = {}
         self._changed = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -86,9 +86,9 @@ class FakeMlflow:
         with self._changed:
             self._scripted.setdefault(call, []).extend([(status, body or {})] * times)
 
-    def refuse_metric(self, key: str) -> None:
+    def refuse_metric(self, key: str, status: int = 400, code: str = "INVALID_PARAMETER_VALUE") -> None:
         """Refuse every batch with a metric of this name."""
-        self._poison.add(key)
+        self._poison[key] = status, code
 
     def wait_for(self, call: str, times: int = 1) -> None:
         """Wait until a call of this name has come so many times."""
@@ -164,8 +164,9 @@ class FakeMlflow:
         for param in body.get("params", []):
             if run.params.get(param["key"], param["value"]) != param["value"]:
                 raise RefusedError(400, "INVALID_PARAMETER_VALUE", "Changing param values is not allowed")
-        if any(metric["key"] in self._poison for metric in body.get("metrics", [])):
-            raise RefusedError(400, "INVALID_PARAMETER_VALUE", "Invalid value for a metric")
+        for metric in body.get("metrics", []):
+            if metric["key"] in self._poison:
+                raise RefusedError(*self._poison[metric["key"]], "Invalid value for a metric")
         run.params.update({param["key"]: param["value"] for param in body.get("params", [])})
         run.tags.update({tag["key"]: tag["value"] for tag in body.get("tags", [])})
         run.metrics.update((one["key"], one["value"], one["timestamp"], one["step"]) for one in body.get("metrics", []))

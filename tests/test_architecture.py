@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "door": {"start", "run", "journal.ending"},
     "start": {"run", "recording", "lifetime", "values", "settings", "errors",
               "journal.rundir", "journal.filesystem", "journal.records"},
-    "intake": {"recording", "values", "journal.records"},
+    "intake": {"recording", "values", "journal.records", "journal.reader"},
     "run": {"recording", "intake", "artifacts", "client_style", "values", "settings", "errors",
             "journal.ending", "journal.records", "journal.rundir"},
     "recording": {"lifetime", "values", "voice", "version", "settings", "upload.drivers", "journal.ending",

@@ -15,12 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import mlops_integrations as mlops
+from mlops_integrations import lifetime
 from mlops_integrations.errors import RunDirectoryError
+from mlops_integrations.journal import ending, rundir
 from mlops_integrations.journal.records import Artifact, End, Header, Losses, Metrics, Params, Record, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.run import Run
@@ -937,6 +940,51 @@ def test_messages_reach_stderr_without_any_setup(python: Python) -> None:
     assert done.stderr.startswith("mlops: recording plain-")
 
 
+def test_training_after_an_end_that_does_not_end(run: Run) -> None:
+    """A second training that is cut off by the exit makes the run FAILED, however well the first one had ended."""
+    run.training_began()
+    run.training_ended()
+    run.finish()
+    run.training_began()
+    run._recording.end("FINISHED", None, provisional=True)
+    ended = RunDirectory(run.directory).ending()
+    assert ended is not None
+    assert (ended.status, ended.reason) == ("FAILED", ending.NOT_ENDED)
+
+
+@pytest.mark.parametrize("shell", [None, object()], ids=["imported only", "interactive"])
+def test_exception_where_ipython_is_imported(monkeypatch: pytest.MonkeyPatch, shell: object) -> None:
+    """Many a library imports IPython in a mere script, where an uncaught exception is the end; a shell outlives it."""
+    error = ValueError("boom")
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(sys, "last_exc", error, raising=False)
+    assert lifetime.uncaught_exception() is (error if shell is None else None)
+
+
+@posix
+def test_daemon_thread_that_logs_during_exit(python: Python) -> None:
+    """A run that is re-opened while the exit waits for its delivery gets an end all the same."""
+    script = """
+import sys, threading, time
+import mlops_integrations as mlops
+run = mlops.start_run(tracking_uri=sys.argv[1])
+print(run.directory)
+def log():
+    while run.is_open:
+        time.sleep(0.001)
+    run.log_metric("late", 1.0)
+threading.Thread(target=log, daemon=True).start()
+"""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = python(script, uri, MLOPS_FINISH_TIMEOUT="1", MLOPS_UPLOADER="thread")
+    run = RunDirectory(Path(done.stdout.strip()))
+    assert (len(run.journals()), done.returncode) == (2, 0), done.stderr
+    assert [True, True] == [isinstance(rundir.end_of(path), End) for path in run.journals()]
+    assert "Traceback" not in done.stderr
+
+
 # -- other processes ------------------------------------------------------------------------------------------------
 
 
@@ -958,17 +1006,10 @@ def test_pickled_run(read: Read, points: Points) -> None:
     assert points(run) == [("a", 1.0, 0), ("a", 3.0, 1), ("b", 2.0, 0)]
 
 
-def test_deep_copy(points: Points) -> None:
-    """Frameworks copy what is handed to them: a copy is the same run, and neither spoils the other."""
-    run = mlops.start_run()
-    twin = copy.deepcopy({"logger": run})["logger"]
-    assert run.uid == twin.uid
-    twin.log_metric("b", 1.0, step=0)
-    run.log_metric("a", 1.0, step=0)
-    twin.finish()
-    assert run.is_open
-    run.finish()
-    assert {("a", 1.0, 0), ("b", 1.0, 0)} == set(points(run))
+def test_copies(run: Run) -> None:
+    """Frameworks copy what is handed to them: a copy in the same process is the very same run."""
+    assert copy.copy(run) is run
+    assert copy.deepcopy({"logger": run})["logger"] is run
 
 
 FORK = """

@@ -127,7 +127,7 @@ def test_environment_is_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"tracking_uri": "http:///path"}, "names no host"),
         ({"tracking_uri": "http://h:99999"}, "port"),
         ({"tracking_uri": "http://h:abc"}, "port"),
-        ({"tracking_uri": "http://[::1"}, "IPv6"),
+        ({"tracking_uri": "http://[::1"}, "can't be read"),
         ({"tracking_uri": "sqlite:///mlflow.db"}, "mlflow server --backend-store-uri sqlite:///mlflow.db"),
         ({"tracking_uri": "file:///tmp/mlruns"}, "mlflow server"),
         ({"tracking_uri": "./mlruns"}, "mlflow server"),

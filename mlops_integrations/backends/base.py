@@ -48,6 +48,9 @@ class Outcome(Generic[T]):
     ambiguous: bool = False
     """It may have been done all the same: the reply is missing, or says nothing of it."""
 
+    suspect: bool = False
+    """The server has failed at this very request, and may do so each time."""
+
     @property
     def ok(self) -> bool:
         """Whether the call was done and acknowledged."""
@@ -55,7 +58,7 @@ class Outcome(Generic[T]):
 
     def bare(self) -> Outcome[None]:
         """The same without its value."""
-        return Outcome(self.kind, None, self.message, self.code, self.retry_after, self.ambiguous)
+        return Outcome(self.kind, None, self.message, self.code, self.retry_after, self.ambiguous, self.suspect)
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,9 @@ def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
     elif status in {requests.codes.not_found, requests.codes.method_not_allowed}:
         text = f"HTTP {status}: no MLflow API at this address (is a path prefix missing?)"
     done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout
-    return Outcome(Kind.RETRY, None, text, retry_after=reply.retry_after, ambiguous=done)
+    known = code if isinstance(code, str) else None
+    suspect = known == "INTERNAL_ERROR"
+    return Outcome(Kind.RETRY, None, text, known, reply.retry_after, done, suspect)
 
 
 def _take(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[str, Any]], T]) -> Outcome[T]:

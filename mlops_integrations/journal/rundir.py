@@ -60,7 +60,7 @@ class RunDirectory:
         raise RunDirectoryError(f"{self.path} is not a run directory: there is no journal file that can be read in it")
 
     def ending(self) -> Ending | None:
-        """How the run ended: as its newest writer did, once none is left that may still write.
+        """How the run ended: as the writer did who said so last, once none is left that may still write.
 
         A bystander has no say: a process that wrote beside another one, which said how the run ended, and that went
         away without a word of its own.
@@ -71,10 +71,9 @@ class RunDirectory:
         if not endings or None in endings:
             return None
         told = max((end.time for end in ends if end is not None and not end.provisional), default=-1)
-        for path, end, ended in zip(journals[::-1], ends[::-1], endings[::-1], strict=True):
-            if end is not None or _begin_of(path) > told:
-                return ended
-        return endings[-1]
+        begins = (_begin_of(path) if end is None else end.time for path, end in zip(journals, ends, strict=True))
+        said = [at if end is not None or at > told else -1 for at, end in zip(begins, ends, strict=True)]
+        return max(zip(said, range(len(said)), endings, strict=True))[-1]
 
     def exit_of(self, journal: Path) -> Exit | None:
         """What was found out about the end of a journal's writer."""

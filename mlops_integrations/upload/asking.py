@@ -65,8 +65,19 @@ class Asking:
         self._woken_at = around.wake_time()
         self._last_answer = around.clock()
 
-    def ask(self, call: Callable[[], Outcome[T]], *, full: bool = False) -> Outcome[T]:
+    def ask(
+        self,
+        call: Callable[[], Outcome[T]],
+        *,
+        full: bool = False,
+        is_hopeless: Callable[[int, Outcome[T]], bool] = lambda _attempt, _outcome: False,
+    ) -> Outcome[T]:
         """Call until the server has done it or refused it.
+
+        Args:
+            call: one attempt.
+            full: whether this is as large a request as there is, for the pacing.
+            is_hopeless: whether a failed attempt of this number is to count as a refusal.
 
         Raises:
             InterruptedUploadError: told to stop.
@@ -83,6 +94,9 @@ class Asking:
                 self.answered()
                 return outcome
             attempt += 1
+            if is_hopeless(attempt, outcome):
+                self.answered()
+                return Outcome(Kind.REFUSED, None, outcome.message, outcome.code)
             self.trouble(outcome)
             self.back_off(attempt, outcome)
 

@@ -27,6 +27,8 @@ from mlops_integrations.upload.refusing import Refusals, divide
 from mlops_integrations.upload.writers import Writers
 
 _POLL_SECONDS: Final = 0.1
+_SUSPECT_AFTER: Final = 4
+"""Internal errors of the server at one request, before that is suspected."""
 EXIT_REASON_TAG: Final = "mlops.exit.reason"
 
 
@@ -73,6 +75,7 @@ class Uploader:
         self._tend_at = 0.0
         self._taken = 0
         self._shortened = 0
+        self._suspect_after = _SUSPECT_AFTER
         self._readers: dict[Path, JournalReader] = {}
         self._waiting: tuple[JournalReader, Record] | None = None
         self._positions: dict[str, int] = {}
@@ -240,14 +243,22 @@ class Uploader:
         taken = len(batch)
         if not refused.ok:
             self._ask_whether_the_run_is_the_trouble()
+            self._suspect_after = 1
             taken = divide(batch, self._post, self._set_aside, refused)
+            self._suspect_after = _SUSPECT_AFTER
         if batch.metrics:
             self._taken += taken
 
     def _post(self, batch: Batch) -> Outcome[None]:
         run_id, limits = self.state.run_id or "", self._backend.limits
         full = len(batch.metrics) == limits.metrics
-        return self._asking.ask(lambda: self._backend.send(run_id, batch), full=full)
+
+        def is_hopeless(attempt: int, outcome: Outcome[None]) -> bool:
+            # An internal error of the server may be this request's doing. If it takes another write, so it is.
+            suspect = outcome.suspect and attempt >= self._suspect_after
+            return suspect and self._backend.update_run(run_id, ending.RUNNING, None).ok
+
+        return self._asking.ask(lambda: self._backend.send(run_id, batch), full=full, is_hopeless=is_hopeless)
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch without what the server surely refuses, and with its texts cut to what it keeps."""

@@ -43,13 +43,14 @@ def test_header(
     assert header == server.requests[0].headers.get("Authorization")
 
 
-def test_token_file_is_read_again_when_refused(server: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [401, 403])
+def test_token_file_is_read_again_when_refused(server: Any, tmp_path: Path, status: int) -> None:
     """A token that was renewed meanwhile is found, and the same request repeated once."""
     file = tmp_path / "token"
     file.write_text("old\n")
     transport = Transport(Access(token_file=str(file)))
     file.write_text("new\n")
-    server.answer(401)
+    server.answer(status)
     server.answer(200, b'{"a": 1}')
     assert transport.post(server.url, b'{"x": 1}').status == 200
     assert [request.headers["Authorization"] for request in server.requests] == ["Bearer old", "Bearer new"]

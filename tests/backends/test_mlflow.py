@@ -67,6 +67,15 @@ def other(status: int | None, *, sent: bool = True) -> Reply:
         (error(401, "UNAUTHENTICATED"), Kind.DENIED, False),
         (error(401, "CUSTOMER_UNAUTHORIZED"), Kind.DENIED, False),
         (error(403, None), Kind.DENIED, False),
+        # Gateways have codes of their own.
+        (error(401, "Unauthorized"), Kind.DENIED, False),
+        (error(403, "AccessDenied"), Kind.DENIED, False),
+        (error(408, "RequestTimeout"), Kind.RETRY, True),
+        (error(425, "TooEarly"), Kind.RETRY, False),
+        (error(429, "TooManyRequests"), Kind.RETRY, False),
+        (error(502, "BadGateway"), Kind.RETRY, True),
+        (error(503, "UNAVAILABLE"), Kind.RETRY, True),
+        (error(504, "GatewayTimeout"), Kind.RETRY, True),
     ],
     ids=lambda value: f"{value.status} {(value.body or {}).get('error_code')}" if isinstance(value, Reply) else None,
 )

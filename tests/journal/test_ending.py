@@ -47,6 +47,9 @@ class OddError(Exception):
         (SystemExit(False), "FINISHED", None),
         (SystemExit(3), "FAILED", "exit code 3"),
         (SystemExit("no data"), "FAILED", "exit code 1: no data"),
+        # Names of files may hold bytes that are no text.
+        (OSError("no file \udcff"), "FAILED", "OSError: no file \\udcff"),
+        (SystemExit("no file \udcff"), "FAILED", "exit code 1: no file \\udcff"),
     ],
 )
 def test_exceptions(error: BaseException, status: str, reason: str | None) -> None:
@@ -67,6 +70,7 @@ def test_exception_that_can_not_be_printed() -> None:
     assert status == "FAILED"
     assert reason is not None
     assert "UnprintableError" in reason
+    assert ending.of_exception(SystemExit(UnprintableError())) == ("FAILED", "exit code 1")
 
 
 @posix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -21,6 +22,17 @@ def test_replace(tmp_path: Path) -> None:
         files.replace(path, content, durable=True)
         assert content == path.read_bytes()
     assert [path] == list(tmp_path.iterdir())
+
+
+def test_storage_that_can_not_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system without ``fsync`` the content stands all the same."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    files.replace(tmp_path / "state", b"content", durable=True)
+    assert (tmp_path / "state").read_bytes() == b"content"
 
 
 def test_failed_replace_leaves_the_old_file(tmp_path: Path) -> None:

@@ -200,3 +200,20 @@ def test_lease_that_is_passed_on_all_the_time(tmp_path: Path) -> None:
     passers = [subprocess.Popen(command, stdout=-1, text=True, env=env) for _ in range(3)]
     robbed = [int(passer.communicate(timeout=60)[0]) for passer in passers]
     assert robbed == [0, 0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_child_forked_while_the_lock_is_held(tmp_path: Path) -> None:
+    """It has the lock's descriptor, too, but does not keep the lock."""
+    import fcntl
+
+    path = tmp_path / "lease.lock"
+    with lease._exclusive(path):
+        (held,) = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.samefile(path)]
+        of_child = os.dup(held)  # as a fork does to every descriptor
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(fd)
+        os.close(of_child)

@@ -130,14 +130,48 @@ def test_sizes(tmp_path: Path, writer: JournalWriter) -> None:
     assert {name: size + len(frame(record)) for name, size in before.items()} == run.sizes()
 
 
-def test_ending_is_the_newest_writers(tmp_path: Path, header: Header, spec: RunSpec) -> None:
-    """A run has ended when no writer is left, and then as the newest one did."""
+def test_ending_is_the_last_word(tmp_path: Path, header: Header, spec: RunSpec) -> None:
+    """A run has ended when no writer is left, and then as the one said who spoke last, in whatever file."""
     run = RunDirectory(tmp_path)
     assert run.ending() is None
     first, second = JournalWriter(tmp_path, header, spec), JournalWriter(tmp_path, header, spec)
     second.finish(End(2, "FINISHED"))
     assert run.ending() is None
     first.finish(End(3, "FAILED", "ValueError: x"))
+    assert Ending("FAILED", "ValueError: x", 3) == run.ending()
+
+
+def test_bystander_has_no_say(tmp_path: Path, header: Header, spec: RunSpec) -> None:
+    """Who wrote beside the one that said how the run ended, and later went away without a word, changes nothing."""
+    run = RunDirectory(tmp_path)
+    told = JournalWriter(tmp_path, structs.replace(header, time=1), spec)
+    bystander = JournalWriter(tmp_path, structs.replace(header, time=2), spec)
+    told.finish(End(3, "FINISHED"))
+    bystander.close()
+    assert run.ending() is None
+    run.note_exit(bystander.path, Exit(4))
+    assert Ending("FINISHED", None, 3) == run.ending()
+
+
+def test_writer_that_came_later_has_a_say(tmp_path: Path, header: Header, spec: RunSpec) -> None:
+    """A run that was re-opened after its end, by a process that then died, ended as that one did."""
+    run = RunDirectory(tmp_path)
+    JournalWriter(tmp_path, structs.replace(header, time=1), spec).finish(End(2, "FINISHED"))
+    later = JournalWriter(tmp_path, structs.replace(header, time=3), spec)
+    later.close()
+    run.note_exit(later.path, Exit(4, 9))
+    assert Ending("KILLED", "SIGKILL", 4) == run.ending()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 4096], ids=["empty", "zeros"])
+def test_journal_that_never_began(tmp_path: Path, header: Header, spec: RunSpec, content: bytes) -> None:
+    """A power failure may leave a file without a line: no run waits for it for ever, but for a while it does."""
+    run = RunDirectory(tmp_path)
+    JournalWriter(tmp_path, header, spec).finish(End(2, "FINISHED"))
+    blank = tmp_path / "journal-0002.jsonl"
+    blank.write_bytes(content)
+    assert run.ending() is None
+    os.utime(blank, (1.0, 1.0))
     assert Ending("FINISHED", None, 2) == run.ending()
 
 
@@ -162,13 +196,15 @@ def test_garbage_beside_a_journal(tmp_path: Path, writer: JournalWriter, garbage
 
 
 def test_wake_and_ready(tmp_path: Path) -> None:
-    """A wish to be woken changes the wake time; the side process that came up last is known by its number."""
+    """A wish to be woken changes the wake time; the side process that came up last is known, and whether it leaves."""
     run = RunDirectory(tmp_path)
     assert (run.wake_time(), run.ready_pid()) == (0, None)
     run.wake()
     assert run.wake_time() > 0
     run.say_ready()
     assert os.getpid() == run.ready_pid()
+    run.say_ready(leaving=True)
+    assert -os.getpid() == run.ready_pid()
 
 
 def test_runs_of_a_root(tmp_path: Path, header: Header, spec: RunSpec) -> None:

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
+from typing import Protocol
 
 import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends.base import Backend, open_backend
+from mlops_integrations.backends.base import Backend, Kind, Outcome, open_backend
+from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import (
+    Asking,
     GaveUpError,
     InterruptedUploadError,
     StoppedByServerError,
     Surroundings,
 )
+from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer
 from mlops_integrations.upload.uploader import Result, Uploader
 from mlops_integrations.upload.writers import Writers
 
 Make = Callable[..., Uploader]
 Record = Callable[..., JournalWriter]
+
+
+class Clock(Protocol):
+    """Time that passes only when somebody sleeps."""
+
+    now: float
+
+    def __call__(self) -> float:
+        """The present time."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
 
 
 def expected(points: int, key: str = "loss") -> set[tuple[str, float, int, int]]:
@@ -171,6 +191,37 @@ def test_one_culprit_is_found_with_few_requests(
     assert delivering.state.refused == {"INVALID_PARAMETER_VALUE": 1}
     assert delivering.state.points == 999
     assert server.requests.count("runs/log-batch") <= 1 + 2 * 10
+
+
+def test_a_record_at_which_the_server_fails_each_time_does_not_hold_up_the_rest(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """A request that ends in an internal error each time, while others do not, is poison like a refused one."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    for step in range(100):
+        journal.append(Metrics(1_000 + step, [("poison" if step == 61 else "loss", float(step), step)]))
+    journal.finish(End(9_000, "FINISHED"))
+    server.refuse_metric("poison", 500, "INTERNAL_ERROR")
+
+    delivering = uploader()
+
+    assert delivering.drain() == Result(delivered=True, closed=True)
+    assert server.run("baseline").metrics == expected(100) - {("loss", 61.0, 1_061, 61)}
+    assert delivering.state.refused == {"INTERNAL_ERROR": 1}
+
+
+def test_a_server_that_fails_at_everything_is_no_proof_of_poison(
+    server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory
+) -> None:
+    """While the server fails at other writes too, nothing is set aside."""
+    record(100)
+    server.answer_next("runs/log-batch", 500, times=8, body={"error_code": "INTERNAL_ERROR"})
+    server.answer_next("runs/update", 500, times=8, body={"error_code": "INTERNAL_ERROR"})
+
+    uploader().drain()
+
+    assert server.run("baseline").metrics == expected(100)
+    assert not run.refused.exists()
 
 
 def test_a_deleted_run_is_no_poison(server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory) -> None:
@@ -324,3 +375,116 @@ def test_patience_ends_although_the_looks_for_the_run_are_answered(
 
     assert delivering.state.trouble is not None
     assert "creating the run" in delivering.state.trouble.message
+
+
+def test_credentials_that_are_refused_for_days(clock: Clock, tmp_path: Path) -> None:
+    """However many attempts have failed, the next one comes, after the longest pause."""
+    asking = Asking(
+        Cursor("http://host"),
+        tmp_path / "cursor.json",
+        Pacer(Random(0)),
+        Surroundings(clock=clock, sleep=clock.sleep, rng=Random(0)),
+    )
+    began = clock.now
+
+    asking.back_off(5_000, Outcome(Kind.DENIED, message="HTTP 401"))
+
+    assert DENIED_BACKOFF - 1.0 <= clock.now - began <= 100.0
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b'{"destination":"htt'], ids=["empty", "zeros", "torn"])
+def test_damaged_cursor_makes_no_second_run(
+    server: FakeMlflow, uploader: Make, record: Record, tmp_path: Path, content: bytes
+) -> None:
+    """A cursor that a power failure has spoilt: the run is looked for, and delivered into again."""
+    record(10)
+    uploader().drain()
+    (path,) = tmp_path.glob("cursor-*")
+    path.write_bytes(content)
+
+    assert uploader().drain() == Result(delivered=True, closed=True)
+
+    assert server.requests.count("runs/create") == 1
+    assert server.run("baseline").metrics == expected(10)
+
+
+def test_bad_last_line_is_passed_over(uploader: Make, record: Record, run: RunDirectory) -> None:
+    """A damaged line at the end of what is there counts as delivered, and as damaged, once."""
+    journal = record(5, end=False)
+    with journal.path.open("ab") as file:
+        file.write(b"damaged\n")
+
+    delivering = uploader()
+
+    assert delivering.drain() == Result(delivered=True, closed=False)
+    assert delivering.state.covers(run.sizes())
+    again = uploader()
+    again.drain()
+    assert again.state.bad_lines == 1
+    journal.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_read_journals_are_closed(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """However often a run is re-opened while it is followed, few of its files are open."""
+    first = record(1, end=False, key="key 0")
+    opened = 1
+    most = 0
+    delivering = uploader()
+
+    def stop() -> bool:
+        nonlocal opened, most
+        made = list(server.runs.values())
+        if made and len(made[0].metrics) == opened:
+            files = [fd for fd in Path("/proc/self/fd").iterdir() if str(os.path.realpath(fd)).endswith(".jsonl")]
+            most = max(most, len(files))
+            record(1, key=f"key {opened}")
+            opened += 1
+        return opened == 9
+
+    delivering._asking._around.stop = stop
+    with pytest.raises(InterruptedUploadError):
+        delivering.follow()
+    first.close()
+
+    assert most <= 3  # the first one's writer, the newest, and one before it
+
+
+def test_storage_that_can_not_sync(
+    server: FakeMlflow, uploader: Make, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without ``fsync`` all is delivered."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    record(10)
+
+    assert uploader().drain() == Result(delivered=True, closed=True)
+    assert server.run("baseline").metrics == expected(10)
+
+
+def test_trouble_of_another_time_is_dated_anew(server: FakeMlflow, uploader: Make, record: Record) -> None:
+    """That delivery had stopped once says nothing about this attempt: its trouble begins now, and stops nothing."""
+    record(10, end=False).close()
+    before = uploader()
+    before.drain()
+    before._asking.say_trouble("run deleted", stopped=True)
+    stopped = before.state.trouble
+    record(10, key="late")
+    server.answer_next("runs/log-batch", 503)
+    delivering = uploader()
+    delivering.state.trouble = structs.replace(stopped, since=1)
+    troubles = []
+
+    def stop() -> bool:
+        troubles.append(delivering.state.trouble)
+        return False
+
+    delivering._asking._around.stop = stop
+    delivering.drain()
+
+    found = [trouble for trouble in troubles if trouble is not None]
+    assert found
+    assert not any(trouble.stopped or trouble.since == 1 for trouble in found)

@@ -189,3 +189,57 @@ def test_descriptors_are_let_go_of(run: RunDirectory, child: subprocess.Popen[by
         writers.close()
     open_files = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
     assert [] == [name for name in open_files if "pidfd" in name]
+
+
+def test_all_gone_but_for_the_unknowable(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
+    """A writer elsewhere, of which nothing will ever be known, keeps nobody waiting for the last one here."""
+    journal_of(run, structs.replace(identity.me(), host="other", boot_id="other"))
+    journal_of(run, identity_of(child.pid))
+    writers = Writers(run)
+    writers.poll()
+    assert not writers.all_gone
+    child.kill()
+    wait_until_ended(child)
+    writers.poll()
+    assert writers.all_gone
+
+
+def test_one_descriptor_for_a_process_with_many_files(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
+    """A run that is re-opened again and again does not use up the descriptors of who watches it."""
+    for _ in range(20):
+        journal_of(run, identity_of(child.pid))
+    writers = Writers(run)
+    writers.poll()
+    open_files = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
+    assert len([name for name in open_files if "pidfd" in name]) <= 1
+    writers.close()
+
+
+def test_file_found_after_its_writers_end(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
+    """What is known of a writer's end holds for a file of its that is seen only afterwards."""
+    its = identity_of(child.pid)
+    first = journal_of(run, its)
+    writers = Writers(run)
+    writers.poll()
+    child.kill()
+    wait_until_ended(child)
+    writers.poll()
+    child.communicate()
+    second = journal_of(run, its)
+    writers.poll()
+    assert run.exit_of(first) == run.exit_of(second)
+    assert (writers.ending() or Ending("", None, 0)).reason == "SIGKILL"
+
+
+def test_ended_for_good(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
+    """A run that was told to end has ended although its process goes on; one that may still change has not."""
+    writers = Writers(run)
+    writers.poll()
+    assert not writers.ended
+    journal_of(run, identity_of(child.pid), End(5, "FINISHED"))
+    writers.poll()
+    assert (writers.ended, writers.all_gone) == (True, False)
+    journal_of(run, identity_of(child.pid))
+    writers.poll()
+    assert not writers.ended
+    writers.close()

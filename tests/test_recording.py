@@ -1,0 +1,76 @@
+"""What a recording waits for and tells, by what the uploader has written down."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+import mlops_integrations as mlops
+from mlops_integrations.journal import cursor
+from mlops_integrations.journal.cursor import Cursor, Trouble
+from mlops_integrations.journal.lease import Lease
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.run import Run
+from mlops_integrations.voice import Voice
+
+URI = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def first() -> Run:
+    """A run that was recorded, to be delivered by the test's own hand: nobody else gets its lease."""
+    recorded = mlops.start_run(tracking_uri=URI, mode="offline")
+    recorded.log_metrics({"loss": 1.0})
+    recorded.finish()
+    assert Lease(recorded.directory, "sync", yields=False).acquire()
+    return recorded
+
+
+def write_down(run: Run, state: Cursor) -> None:
+    """As the uploader does."""
+    cursor.save(cursor.cursor_path(run.directory, URI), state)
+
+
+def test_end_that_another_thread_undoes(first: Run) -> None:
+    """Who waits for the end waits for what there was at the end, not for what is logged afterwards."""
+    run = mlops.start_run(resume=first, tracking_uri=URI)
+    recording = run._recording
+    recording.end("FINISHED", None)
+    write_down(run, Cursor(URI, positions=RunDirectory(run.directory).sizes()))
+    run.log_metric("late", 1.0)
+    assert run.is_open
+    assert recording.wait_for_delivery(0.2)
+    run.finish(timeout=0.0)
+
+
+def test_left_over_of_a_resumed_run(first: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """What was delivered before this process began does not count for its points."""
+    write_down(first, Cursor(URI, run_id="r", points=1_000))
+    run = mlops.start_run(resume=first, tracking_uri=URI)
+    for step in range(10):
+        run.log_metric("loss", 1.0, step=step)
+    write_down(first, Cursor(URI, run_id="r", points=1_003))
+    assert not run.finish(timeout=0.05)
+    assert "3 of 10 points delivered" in caplog.text
+
+
+def test_stop_of_another_time_ends_no_wait(first: Run) -> None:
+    """That delivery had stopped before this process began says nothing; that it stops now ends the wait."""
+    write_down(first, Cursor(URI, trouble=Trouble("run deleted", 1, stopped=True)))
+    run = mlops.start_run(resume=first, tracking_uri=URI)
+    looks = itertools.count()
+    assert run._recording.wait_until(lambda: next(looks) == 3, 30.0)
+    write_down(first, Cursor(URI, trouble=Trouble("run deleted", 2, stopped=True)))
+    assert not run._recording.wait_until(lambda: next(looks) > 1_000, 30.0)
+    assert next(looks) < 1_000
+    run.finish(timeout=0.0)
+
+
+def test_trouble_in_ever_new_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A gateway may put a number of its own into each answer: a few are said, not all."""
+    voice = Voice(tmp_path, quiet=False)
+    for number in range(50):
+        voice.news(Cursor(URI, trouble=Trouble(f"HTTP 503: request {number}", 1)))
+    assert 1 <= len(caplog.messages) <= 5
