@@ -42,7 +42,7 @@ def test_end_that_another_thread_undoes(first: Run) -> None:
     run.log_metric("late", 1.0)
     assert run.is_open
     assert recording.wait_for_delivery(0.2)
-    run.finish(timeout=0.0)
+    run.finish(timeout=0.01)
 
 
 def test_left_over_of_a_resumed_run(first: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -65,7 +65,7 @@ def test_stop_of_another_time_ends_no_wait(first: Run) -> None:
     write_down(first, Cursor(URI, trouble=Trouble("run deleted", 2, stopped=True)))
     assert not run._recording.wait_until(lambda: next(looks) > 1_000, 30.0)
     assert next(looks) < 1_000
-    run.finish(timeout=0.0)
+    run.finish(timeout=0.01)
 
 
 def test_trouble_in_ever_new_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -963,7 +963,7 @@ def test_exception_where_ipython_is_imported(monkeypatch: pytest.MonkeyPatch, sh
 
 @posix
 def test_daemon_thread_that_logs_during_exit(python: Python) -> None:
-    """A run that is re-opened while the exit waits for its delivery gets an end all the same."""
+    """A run that is re-opened while the exit waits gets an end all the same, and what is left of it is said."""
     script = """
 import sys, threading, time
 import mlops_integrations as mlops
@@ -983,6 +983,7 @@ threading.Thread(target=log, daemon=True).start()
     assert (len(run.journals()), done.returncode) == (2, 0), done.stderr
     assert [True, True] == [isinstance(rundir.end_of(path), End) for path in run.journals()]
     assert "Traceback" not in done.stderr
+    assert "0 of 1 points delivered" in done.stderr
 
 
 # -- other processes ------------------------------------------------------------------------------------------------

@@ -196,6 +196,7 @@ def test_credentials_leave_the_uri(uri: str, bare: str, username: str | None, pa
         f"http://user:{CANARY}/slash@h",
         f"http://user:at@{CANARY}@h:port",
         f"sqlite://user:{CANARY}@h/db",
+        f"http://user:{CANARY}\uff0f@h",
     ],
 )
 def test_errors_show_no_password(uri: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ uploader goes on from the cursor: what is sent twice then is the same row twice,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -136,7 +136,6 @@ class Uploader:
                     continue
             else:
                 hurry = False
-                self._let_go_of_read_files()
                 if ended is not None and self._writers.final:
                     self._pass_over_torn_ends()
                 self._skip_records_without_content()
@@ -159,7 +158,6 @@ class Uploader:
 
     def _fill(self) -> bool:
         """Read into the chunk; True when it fills a request."""
-        self._let_go_of_read_files()
         limits, chunk = self._backend.limits, self._chunk
         if self._waiting is not None:
             reader, record = self._waiting
@@ -168,7 +166,7 @@ class Uploader:
             self._waiting = None
             chunk.add(record)
             self._positions[reader.path.name] = reader.offset
-        for reader in self._open_readers():
+        for reader in self._readers_in_turn():
             position = reader.offset
             while (record := reader.next()) is not None:  # type: ignore[assignment]
                 if not chunk.has_room(record, limits):
@@ -184,23 +182,27 @@ class Uploader:
             self._positions[reader.path.name] = reader.offset
         return False
 
-    def _open_readers(self) -> list[JournalReader]:
+    def _readers_in_turn(self) -> Iterator[JournalReader]:
+        """Readers of the files with something unread, and of the newest one, opened when their turn comes."""
         journals = self._run.journals()
         for path in journals:
-            begin = self._positions.get(path.name, self.state.positions.get(path.name, 0))
             newest = path == journals[-1]
+            begin = self._positions.get(path.name, self.state.positions.get(path.name, 0))
             if path not in self._readers and (newest or path.stat().st_size > begin):
                 self._readers[path] = JournalReader(path, begin)
                 self._spec = self._run.spec() if newest else self._spec
-        return list(self._readers.values())
+            if path in self._readers:
+                yield self._readers[path]
+                if not newest:
+                    self._let_go_if_read(path)
 
-    def _let_go_of_read_files(self) -> None:
-        """A run may be re-opened a thousand times: only the newest file, and what is not read yet, is kept open."""
-        for path, reader in list(self._readers.items())[:-1]:
-            if reader.offset >= path.stat().st_size and (self._waiting is None or self._waiting[0] is not reader):
-                self._bad_lines_before += reader.bad_lines
-                reader.close()
-                del self._readers[path]
+    def _let_go_if_read(self, path: Path) -> None:
+        """A run may be re-opened a thousand times: of the older files, only those with something unread stay open."""
+        reader = self._readers[path]
+        if reader.offset >= path.stat().st_size:
+            self._bad_lines_before += reader.bad_lines
+            reader.close()
+            del self._readers[path]
 
     def _deliver(self) -> None:
         if self.state.status not in {None, ending.RUNNING}:

@@ -182,7 +182,7 @@ def memory_group() -> Iterator[Path]:
             group.rmdir()
             continue
         yield group
-        eventually(lambda: not (group / "cgroup.procs").read_text().strip())
+        eventually(lambda members=group / "cgroup.procs": not members.read_text().strip())
         group.rmdir()
         return
     pytest.skip("needs the right to make a memory control group (root)")

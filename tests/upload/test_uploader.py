@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -408,20 +409,20 @@ def test_damaged_cursor_makes_no_second_run(
     assert server.run("baseline").metrics == expected(10)
 
 
-def test_bad_last_line_is_passed_over(uploader: Make, record: Record, run: RunDirectory) -> None:
-    """A damaged line at the end of what is there counts as delivered, and as damaged, once."""
+def test_bad_last_line_is_passed_over(server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory) -> None:
+    """A damaged line at the end of a journal file counts as delivered, and as damaged, once."""
     journal = record(5, end=False)
+    journal.close()
     with journal.path.open("ab") as file:
         file.write(b"damaged\n")
+    record(5, key="again")
 
     delivering = uploader()
 
     assert delivering.drain() == Result(delivered=True, closed=False)
     assert delivering.state.covers(run.sizes())
-    again = uploader()
-    again.drain()
-    assert again.state.bad_lines == 1
-    journal.close()
+    assert delivering.state.bad_lines == 1
+    assert server.run("baseline").metrics == expected(5) | expected(5, "again")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -488,3 +489,29 @@ def test_trouble_of_another_time_is_dated_anew(server: FakeMlflow, uploader: Mak
     found = [trouble for trouble in troubles if trouble is not None]
     assert found
     assert not any(trouble.stopped or trouble.since == 1 for trouble in found)
+
+
+def test_a_run_of_more_files_than_may_be_open(
+    python: Callable[..., subprocess.CompletedProcess[str]], server: FakeMlflow, record: Record, tmp_path: Path
+) -> None:
+    """A run that was re-opened often, and is read for the first time, needs no descriptor for each of its files."""
+    for number in range(150):
+        record(1, key=f"loss{number}")
+    done = python(
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from mlops_integrations.backends.base import open_backend\n"
+        "from mlops_integrations.journal.rundir import RunDirectory\n"
+        "from mlops_integrations.settings import Access\n"
+        "from mlops_integrations.upload.asking import Surroundings\n"
+        "from mlops_integrations.upload.uploader import Uploader\n"
+        "from mlops_integrations.upload.writers import Writers\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "run = RunDirectory(Path(sys.argv[1]))\n"
+        "backend = open_backend(sys.argv[2], Access())\n"
+        "print(Uploader(run, backend, sys.argv[2], Writers(run), Surroundings()).drain())\n",
+        str(tmp_path),
+        server.uri,
+    )
+    assert "Result(delivered=True, closed=True)\n" == done.stdout, done.stderr
+    assert 150 == len(server.run("baseline").metrics)
