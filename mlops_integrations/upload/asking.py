@@ -62,7 +62,7 @@ class Asking:
         self._path = path
         self._pacer = pacer
         self._around = around
-        self._woken_at = around.wake_time()
+        self._woken_at = 0  # whoever woke an uploader before this one came up is still waiting
         self._last_answer = around.clock()
 
     def ask(

@@ -47,7 +47,9 @@ class Pacer:
     @property
     def strained(self) -> bool:
         """The server needs much longer for a full request than it did: full ones are paced too."""
-        return bool(self._full) and self._full[-1] >= _STRAINED_FACTOR * min(self._full)
+        # Of the last two: a single slow one (a store that tidies up) says nothing.
+        lately = min(self._full[-1], self._full[-2]) if len(self._full) > 1 else 0.0
+        return lately > 0.0 and lately >= _STRAINED_FACTOR * min(self._full)
 
 
 def backoff(attempt: int, retry_after: float | None, rng: random.Random) -> float:

@@ -304,6 +304,17 @@ def test_somebody_who_waits_ends_the_pause(server: FakeMlflow, uploader: Make, r
     assert clock() - 1_000.0 < 5.0
 
 
+def test_somebody_who_came_before_the_uploader_is_not_kept_waiting(
+    server: FakeMlflow, uploader: Make, record: Record
+) -> None:
+    """A flush that was asked for while the uploader was still coming up counts as one asked for now."""
+    record(1, end=False).close()
+    delivering = uploader(wake_time=lambda: 123)
+
+    assert delivering._asking.woken()
+    assert not delivering._asking.woken()
+
+
 def test_a_drain_ends_where_the_journal_ended_when_it_began(server: FakeMlflow, uploader: Make, record: Record) -> None:
     """A run that logs as fast as it is drained does not keep a drain from ending."""
     journal = record(1_500, end=False)
