@@ -144,3 +144,16 @@ def test_that_no_process_can_be_started_is_said_once(
         started.start()
         started.check()
     assert len([text for text in caplog.messages if "could not be started" in text]) == 1
+
+
+@linux
+@pytest.mark.parametrize("uri", [None, "http://127.0.0.1:9"], ids=["watching", "in trouble with its server"])
+def test_deleted_run_directory(run: RunDirectory, journal: JournalWriter, driver: Make, uri: str | None) -> None:
+    """A side process whose run directory is deleted has nothing left to do, and ends."""
+    started = driver(uri)
+    started.start()
+    wait_until(lambda: run.ready_pid() is not None)
+    for path in run.path.iterdir():
+        path.unlink(missing_ok=True)
+    started.wait_for_end(30.0)
+    assert started._process is None
