@@ -1,4 +1,4 @@
-"""The Keras door: ``model.fit(..., callbacks=[MLOpsCallback(experiment_name="digits")])``, on every Keras backend.
+"""The Keras door: ``model.fit(..., callbacks=[MLOpsCallback(experiment_name="digits")])``.
 
 Records each epoch of ``fit`` by Keras' own names (``loss``, ``accuracy``, ``val_loss``, ``learning_rate``), on request
 each batch (``batch/loss``), and ``evaluate`` (``test_loss``). Keras tells its callbacks nothing when ``fit`` raises:

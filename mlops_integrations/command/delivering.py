@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlops_integrations.command.progress import Progress
 from mlops_integrations.journal.cursor import Cursor
-from mlops_integrations.journal.lease import RENEW_SECONDS, Holder, Lease, live_holder
+from mlops_integrations.journal.lease import Holder, Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.upload.asking import GaveUpError, InterruptedUploadError, StoppedByServerError, Surroundings
 from mlops_integrations.upload.writers import Writers
@@ -101,7 +101,6 @@ class Delivery:
         self._server = server
         self._lease = lease
         self._progress = progress
-        self._renew_at = 0.0
         self._around = Surroundings(stop=self._stop, patience=server.patience, on_answer=self._answered)
         self._uploader = Uploader(run, server.backend, server.uri, writers, self._around, self._advanced)
         self._points_before = self.state.points
@@ -147,10 +146,4 @@ class Delivery:
         """Whether the lease is lost; renews it and shows the progress, for this is called all the time."""
         trouble = self.state.trouble
         self._progress.tick(None if trouble is None else trouble.message)
-        now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew_at = now + RENEW_SECONDS
-            if not self._lease.held():
-                return True
-            self._lease.renew()
-        return False
+        return not self._lease.keep()

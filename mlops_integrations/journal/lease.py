@@ -23,7 +23,7 @@ from mlops_integrations.journal import files, identity
 from mlops_integrations.journal.identity import Life
 from mlops_integrations.journal.records import Identity
 
-RENEW_SECONDS: Final = 5.0
+_RENEW_SECONDS: Final = 5.0
 _STALE_SECONDS: Final = 60.0
 _WISH_SECONDS: Final = 5.0
 
@@ -48,6 +48,7 @@ class Lease:
     def __init__(self, directory: Path, kind: str, *, yields: bool = True) -> None:
         self._path = directory / "lease"
         self._wish = directory / "lease.wanted"
+        self._renew_at = 0.0
         self._holder = Holder(identity.me(), kind, secrets.token_hex(8), yields)
 
     def acquire(self) -> bool:
@@ -77,6 +78,16 @@ class Lease:
         """Show that the holder lives, to those who can't see its process."""
         with contextlib.suppress(OSError):
             os.utime(self._path)
+
+    def keep(self) -> bool:
+        """Renew it every few seconds, which is when this looks whether it is still ours; to be called all the time."""
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + _RENEW_SECONDS
+            if not self.held():
+                return False
+            self.renew()
+        return True
 
     def ask(self) -> None:
         """Ask whoever holds the lease to let go of it; to be repeated while the wish stands."""

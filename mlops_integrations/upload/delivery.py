@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mlops_integrations.journal import cursor
-from mlops_integrations.journal.lease import RENEW_SECONDS, Lease
+from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import InterruptedUploadError, StoppedByServerError, Surroundings
@@ -56,7 +56,6 @@ class Delivery:
         self._sync = JournalSync(run, time.monotonic)
         self._destination = destination
         self._refused_by_server = False
-        self._renew_at = 0.0
         self._disk_trouble: str | None = None
 
     def run(self) -> None:
@@ -118,13 +117,7 @@ class Delivery:
         Uploader(self._run, backend, destination, self.writers, around).follow()
 
     def _is_wanted_elsewhere(self) -> bool:
-        now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew_at = now + RENEW_SECONDS
-            if not self._lease.held():
-                return True
-            self._lease.renew()
-        return self._stop() or self._lease.asked()
+        return not self._lease.keep() or self._stop() or self._lease.asked()
 
     def _say_disk_trouble(self, error: OSError) -> None:
         text = str(error)
