@@ -6,15 +6,16 @@ Doors translate a framework's hooks into calls of a run; this is the part that i
 from __future__ import annotations
 
 import functools
-import logging
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-from mlops_integrations import start
+from mlops_integrations import seams, start
 from mlops_integrations.journal import ending
+from mlops_integrations.recording import DISABLED, FORKED
 from mlops_integrations.run import Run
-
-logger: Final = logging.getLogger("mlops_integrations")
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -62,20 +63,68 @@ class Door:
             raise ValueError(f"give run= or keywords of start_run, not both: {', '.join(sorted(given))}")
         if run is None:
             start.check(given)
+        self._uid = start.new_uid()
+        """Of the door's own run: copies of the door in other processes have the same."""
         self._run = run
         self._is_own = run is None
         self._options = given
+        self._begun = run is not None
         self._in_training = False
+        self._pid = os.getpid()
+
+    @property
+    def prepared(self) -> Run:
+        """The run with its name, ids and directory; of an own one nothing is recorded by asking for it."""
+        if self._run is None:
+            self._run = start.prepare(self._options, self._uid)
+        return self._run
 
     @property
     def run(self) -> Run:
         """The run; its own one is opened now if it was not yet."""
-        if self._run is None:
-            self._run = start.start_inside_training(self._options)
-        return self._run
+        if self._pid != os.getpid():
+            if multiprocessing.current_process().daemon:  # a worker, which only loads data
+                return start.absent(self._uid, FORKED)
+            self._adopt()
+        run = self.prepared
+        if not self._begun:
+            self._begun = True
+            start.begin(run, self._options)
+        return run
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the run is the door's own, to be ended by it."""
+        return self._is_own
+
+    def keep(self, **options: object) -> None:
+        """Keywords of ``start_run`` for the door's own run, where its maker gave none and it has not begun."""
+        if self._is_own and self._run is None:
+            fresh = {name: value for name, value in options.items() if value is not None}
+            self._options = fresh | self._options
+
+    def resume(self, uid: str, run_id: str | None = None) -> None:
+        """Go on with the run that a checkpoint names, unless the door's own has begun or its maker said otherwise."""
+        if self._is_own and not self._begun and "resume" not in self._options:
+            self._run, self._options = start.prepared_again(self.prepared, self._options, uid, run_id)
+
+    def share(self, rank: int, broadcast: Callable[[Any], Any]) -> None:
+        """Record into the run of rank 0, in each of the processes that train together. All of them make this call.
+
+        Args:
+            rank: this process's number.
+            broadcast: gives, in each process, what it was given in that of rank 0; called once.
+        """
+        run = self.run if rank == 0 else None
+        uid, directory, is_open = broadcast(None if run is None else (run.uid, str(run.directory), run.is_open))
+        if run is None:
+            joined = start.join(self._options, uid, Path(directory), rank) if is_open else start.absent(uid, DISABLED)
+            self._run, self._is_own, self._begun = joined, True, True
 
     def began(self) -> None:
         """The framework has begun to train (or to evaluate)."""
+        if self._pid != os.getpid():
+            self._adopt()
         if not self._in_training:
             self._in_training = True
             self.run.training_began()
@@ -88,12 +137,40 @@ class Door:
             self.run.close(status, reason, timeout=0.0)
 
     def failed(self, error: BaseException) -> None:
-        """This exception left the training."""
+        """This exception has ended the training, and the framework says so."""
         self.ended(*ending.of_exception(error))
+
+    def left(self, error: BaseException) -> None:
+        """This exception has left the training, of which the framework says nothing.
+
+        An interrupt or an exit need not be the end: users catch Ctrl-C to stop early and go on. So the run stays open;
+        how the process ends, or a notebook's cell, tells.
+        """
+        if isinstance(error, Exception):
+            self.failed(error)
+        elif self._in_training:
+            self._in_training = False
+            self.run.training_ended()
+
+    def requeued(self) -> None:
+        """The job goes back into its queue, to go on later: the run stays RUNNING, however this process ends."""
+        self._in_training = False
+        self.run.training_ended()
+        self.run.set_tag("mlops.requeued", "true")
+        self.run.close(ending.RUNNING, None, timeout=0.0)
 
     def swallow(self, error: Exception) -> None:
         """Our own failure in a hook: counted and said, the training goes on."""
         try:
-            self.run.swallow(error)
+            self.prepared.swallow(error)
         except Exception:  # it is the opening of the run that fails
-            logger.warning("mlops: not recorded, training goes on; please report %r", error)
+            seams.say_failure(error)
+
+    def _adopt(self) -> None:
+        """In a forked or spawned process that trains: the same run, through a journal file of this process."""
+        self._pid = os.getpid()
+        if self._run is not None and self._run.is_forked:
+            self._run = self._run.adopted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_pid": 0, "_in_training": False}

@@ -12,6 +12,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from mlops_integrations import notebook
 from mlops_integrations.journal import ending
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def opened(recording: Recording) -> None:
         _recordings[:] = [known for known in _recordings if known.is_open or known.awaits_delivery()]
     _recordings.append(recording)
     _everyone.add(recording)
+    notebook.opened(recording)
 
 
 def started(run: Run) -> None:
@@ -49,8 +51,7 @@ def active_run() -> Run | None:
 
 def uncaught_exception() -> BaseException | None:
     """The exception that is ending this process, if one does; None in an interactive interpreter, which outlives it."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)  # many a library imports it in a mere script
-    if hasattr(sys, "ps1") or (shell is not None and shell() is not None):
+    if hasattr(sys, "ps1") or notebook.shell() is not None:
         return None
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error if isinstance(error, BaseException) else None
@@ -85,6 +86,7 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     """In the child: its parent's runs are not its own. Touches no lock, starts nothing, says nothing."""
     _recordings.clear()
+    notebook.forget()
     _stack.clear()
     for recording in list(_everyone):
         recording.disown()

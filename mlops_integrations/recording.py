@@ -94,6 +94,19 @@ class Recording:
         lifetime.opened(self)
         self._driver.start()
 
+    def begin(self) -> None:
+        """Open, unless that is done; what can't be opened is counted and said."""
+        if self.off is None and self._end is None:
+            self._reopened(0)
+
+    def say_where(self) -> None:
+        """Tell where the run is recorded and where it goes, unless that was said."""
+        if self.off is None:
+            spec = self.spec
+            experiment = spec.experiment_id or spec.experiment_name
+            label = f"{spec.name}-{spec.uid[-4:]}"
+            self.voice.where(label, self.settings.tracking_uri, experiment, delivers=self.has_server)
+
     def append(self, record: Record, count: int, *, points: bool = False) -> None:
         """Write a record of ``count`` items, re-opening an ended run. What is not kept is counted and said."""
         writer = self._writer or self._reopened(count)
@@ -241,11 +254,18 @@ class Recording:
         Of one that another thread has re-opened since: all that there was when it ended.
         """
         state, end = self.view.now(), self._end
-        if end is None:
-            return state is not None and self._sizes_at_end is not None and state.covers(self._sizes_at_end)
+        if end is None and self._sizes_at_end is not None:
+            return state is not None and state.covers(self._sizes_at_end)
+        if end is None and not self.run.journals():
+            return True
         if state is None or not state.covers(self.run.sizes()):
             return False
-        return state.status not in {None, ending.RUNNING} and state.status_time >= end.time
+        at = 0 if end is None else end.time
+        wanted = self.run.ending() if end is None or end.status == ending.RUNNING else end
+        if wanted is None or state.status is None:
+            return False
+        closed = state.status != ending.RUNNING or wanted.status == ending.RUNNING
+        return closed and state.status_time >= at
 
     def awaits_delivery(self) -> bool:
         """Whether something of an ended run is still to be delivered, and nobody was told yet."""
@@ -276,7 +296,7 @@ class Recording:
     def disown(self) -> None:
         """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""
         self.lock = threading.RLock()
-        self.off = FORKED
+        self.off = self.off or FORKED
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

@@ -18,7 +18,7 @@ from mlops_integrations.intake import Intake
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording import Recording, now_ms
+from mlops_integrations.recording import FORKED, Recording, now_ms
 from mlops_integrations.settings import Settings
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -313,13 +313,20 @@ class Run:
         """These journal files hold what was logged before, by another process: left out steps go on from there."""
         self._intake.earlier = journals
 
-    def open(self) -> None:
-        """Begin to record.
+    @property
+    def recording(self) -> Recording:
+        """What is behind the run, for those who begin it."""
+        return self._recording
 
-        Raises:
-            OSError: the run directory can't be written.
-        """
-        self._recording.open()
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is the copy of a run in a forked process, where it does nothing."""
+        return self._recording.off == FORKED
+
+    def adopted(self) -> Run:
+        """In a forked process: the same run, recorded through a journal file of this process."""
+        recording = self._recording
+        return Run(recording.spec, recording.run, recording.settings)
 
     def swallow(self, error: Exception) -> None:
         """Our own failure at the border to the training: counted, and said once."""

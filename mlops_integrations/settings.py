@@ -25,6 +25,7 @@ DEFAULT_ROOT: Final = Path("mlops_runs")
 DEFAULT_EXPERIMENT: Final = "Default"
 REQUEST_SECONDS: Final = 30.0
 
+_JOB_VARIABLES: Final = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "TORCHELASTIC_RUN_ID")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 
 
@@ -190,6 +191,21 @@ def is_true(name: str, environ: Mapping[str, str] | None = None) -> bool:
     """Whether a variable is switched on: 1, true, yes or on."""
     env = os.environ if environ is None else environ
     return env.get(name, "").strip().lower() in _TRUE
+
+
+def rank(environ: Mapping[str, str] | None = None) -> int:
+    """This process's number among those that train together, as their launcher tells it; 0 without one."""
+    env = os.environ if environ is None else environ
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if env.get(name, "").isdecimal():
+            return int(env[name])
+    return 0
+
+
+def job_tags(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The job that this process belongs to: tags of its runs."""
+    env = os.environ if environ is None else environ
+    return {name: env[name] for name in _JOB_VARIABLES if env.get(name)}
 
 
 def user_name() -> str | None:

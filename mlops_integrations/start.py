@@ -18,7 +18,6 @@ from mlops_integrations import lifetime, values
 from mlops_integrations import settings as settings_module
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import rundir
-from mlops_integrations.journal.filesystem import network_file_system
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import DISABLED, NO_DIRECTORY, now_ms
@@ -65,10 +64,15 @@ def start_run(
         ValueError: an argument makes no sense.
         RunDirectoryError: ``directory`` or ``MLOPS_DIR`` can't be written, or there is no run to resume.
     """
-    run = _open(check(locals()), run_name, resume, parent, lenient=False)
-    run.log_params(params or {})
-    run.set_tags(tags or {})
+    options = dict(locals())
+    run = _made(check(options), options, new_uid(), lenient=False, opened=True)
+    _greet(run, options)
     return run
+
+
+def new_uid() -> str:
+    """Our own id for a new run."""
+    return UID_PREFIX + uuid.uuid4().hex
 
 
 def check(options: Mapping[str, Any]) -> Settings:
@@ -96,49 +100,114 @@ def check(options: Mapping[str, Any]) -> Settings:
     )
 
 
-def start_inside_training(options: Mapping[str, Any]) -> Run:
-    """As ``start_run``, for doors: never raises. Where nothing can be recorded, the run only counts what it loses."""
+def prepare(options: Mapping[str, Any], uid: str) -> Run:
+    """A run with its directory, for doors: nothing is recorded in it, and nothing started, before it is begun.
+
+    Never raises. Where nothing can be recorded, the run only counts what it loses.
+    """
     try:
-        run = _open(check(options), options.get("run_name"), options.get("resume"), options.get("parent"), lenient=True)
-        run.log_params(options.get("params") or {})
-        run.set_tags(options.get("tags") or {})
+        return _made(check(options), options, uid, lenient=True, opened=False)
     except Exception as error:  # at the border to a training: whatever it is, it must not end that
         logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)
-        root = Path(tempfile.gettempdir())
-        chosen = settings_module.from_arguments(directory=root, mode="disabled", environ={})
-        spec = RunSpec(uid=UID_PREFIX + uuid.uuid4().hex, name="run", start_time=now_ms())
-        return Run(spec, RunDirectory(root), chosen, NO_DIRECTORY)
-    return run
+        return absent(uid, NO_DIRECTORY)
 
 
-def _open(
-    chosen: Settings, name: str | None, resume: Run | str | None, parent: Run | str | None, *, lenient: bool
-) -> Run:
-    spec = _spec(chosen, name, parent)
+def absent(uid: str, reason: str) -> Run:
+    """A run that is nowhere: it only counts what it loses, for this reason."""
+    root = Path(tempfile.gettempdir())
+    chosen = settings_module.from_arguments(directory=root, mode="disabled", environ={})
+    return Run(RunSpec(uid=uid, name="run", start_time=now_ms()), RunDirectory(root), chosen, reason)
+
+
+def begin(run: Run, options: Mapping[str, Any]) -> None:
+    """Begin to record a run that was prepared. Never raises."""
+    try:
+        run.recording.begin()
+        _greet(run, options)
+    except Exception as error:  # at the border to a training, as above
+        run.swallow(error)
+
+
+def prepared_again(run: Run, options: Mapping[str, Any], uid: str, run_id: str | None) -> tuple[Run, dict[str, Any]]:
+    """Another run in place of one that was prepared and has recorded nothing: an earlier one, to go on with.
+
+    Args:
+        run: what was prepared.
+        options: its keywords of ``start_run``.
+        uid: the earlier run's.
+        run_id: its id on the server, for where its directory is not at hand.
+
+    Returns:
+        The run, and its keywords. The prepared one with its own, if they name another experiment.
+    """
+    found = rundir.find_by_uid(check(options).root, uid)
+    named = options.get("experiment_name")
+    if found is not None and named is not None and found.spec().experiment_name != named:
+        logger.warning("mlops: experiment_name=%r is another one than the checkpoint's: a new run is recorded", named)
+        return run, dict(options)
+    rundir.remove_if_empty(run.directory)
+    chosen = dict(options) | {"resume": uid if found is not None or run_id is None else run_id}
+    return prepare(chosen, new_uid()), chosen
+
+
+def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Run:
+    """The run of the process of rank 0, in a process of a higher one. Never raises.
+
+    Recorded in the same directory, if this machine has it, else in one of its own with the same uid.
+    """
+    try:
+        chosen = check(options)
+        run = RunDirectory(directory)
+        if directory.is_dir() and run.spec().uid == uid:
+            spec = run.spec()
+        else:
+            spec = _spec(chosen, uid, options.get("run_name"), options.get("parent"))
+            run = rundir.make(chosen.root, spec.name, uid)
+        joined = Run(structs.replace(spec, rank=rank), run, chosen)
+        joined.recording.begin()
+        lifetime.started(joined)
+    except Exception as error:  # at the border to a training, as above
+        logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)
+        return absent(uid, NO_DIRECTORY)
+    return joined
+
+
+def _made(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient: bool, opened: bool) -> Run:
+    resume = options.get("resume")
+    spec = _spec(chosen, uid, options.get("run_name"), options.get("parent"))
     if chosen.mode == "disabled":
-        return _started(Run(spec, RunDirectory(chosen.root / spec.name), chosen, DISABLED))
+        return Run(spec, RunDirectory(chosen.root / spec.name), chosen, DISABLED)
     known = _find(chosen, resume, lenient=lenient)
+    if known is None and not opened:
+        known = rundir.find_by_label(chosen.root, uid)  # another copy of the door, in another process, has begun it
     try:
         if known is not None:
-            run = _reopen(known, chosen)
+            run = _known(known, chosen)
         else:
             spec = structs.replace(spec, resume_run_id=_server_run(chosen, resume))
             run = Run(spec, rundir.make(chosen.root, spec.name, spec.uid), chosen)
-            run.open()
+        if opened:
+            run.recording.open()
     except OSError as error:
         if chosen.root_is_explicit and not lenient:
             raise RunDirectoryError(f"{chosen.root} can't be used for runs: {error.strerror or error}") from None
-        run = _open_elsewhere(spec, chosen, error)
+        run = _made_elsewhere(spec, chosen, error, opened=opened)
     if chosen.resume:
         _ids_taken.add(chosen.resume)
-    _say(run, chosen, spec)
-    return _started(run)
+    return run
 
 
-def _spec(chosen: Settings, name: str | None, parent: Run | str | None) -> RunSpec:
+def _greet(run: Run, options: Mapping[str, Any]) -> None:
+    lifetime.started(run)
+    run.recording.say_where()
+    run.set_tags(settings_module.job_tags() | dict(options.get("tags") or {}))
+    run.log_params(options.get("params") or {})
+
+
+def _spec(chosen: Settings, uid: str, name: str | None, parent: Run | str | None) -> RunSpec:
     source_name, source_type = settings_module.source()
     spec = RunSpec(
-        uid=UID_PREFIX + uuid.uuid4().hex,
+        uid=uid,
         name=str(name) if name else _script_name(),
         start_time=now_ms(),
         tracking_uri=chosen.tracking_uri,
@@ -177,23 +246,23 @@ def _server_run(chosen: Settings, resume: Run | str | None) -> str | None:
     return None if not wanted or taken or wanted.startswith(UID_PREFIX) else wanted
 
 
-def _reopen(known: RunDirectory, chosen: Settings) -> Run:
+def _known(known: RunDirectory, chosen: Settings) -> Run:
     first = known.spec()
     if chosen.tracking_uri is None and first.tracking_uri is not None and chosen.mode == "offline":
         # Nothing was said of a server this time: the run goes where it went before.
         chosen = replace(chosen, tracking_uri=first.tracking_uri)
     run = Run(structs.replace(first, tracking_uri=chosen.tracking_uri), known, chosen)
     run.goes_on_after(known.journals())
-    run.open()
     return run
 
 
-def _open_elsewhere(spec: RunSpec, chosen: Settings, error: OSError) -> Run:
+def _made_elsewhere(spec: RunSpec, chosen: Settings, error: OSError, *, opened: bool) -> Run:
     """A private directory for temporary files, where the default one can't be written; failing that, none."""
     try:
         root = Path(tempfile.mkdtemp(prefix="mlops_runs-"))
         run = Run(spec, rundir.make(root, spec.name, spec.uid), replace(chosen, root=root))
-        run.open()
+        if opened:
+            run.recording.open()
     except OSError:
         logger.warning(
             "mlops: %s can't be used for runs (%s), nor can temporary files: nothing is recorded", chosen.root, error
@@ -202,29 +271,6 @@ def _open_elsewhere(spec: RunSpec, chosen: Settings, error: OSError) -> Run:
     logger.warning(
         "mlops: %s can't be used for runs (%s): this run is recorded in %s", chosen.root, error, run.directory
     )
-    return run
-
-
-def _say(run: Run, chosen: Settings, spec: RunSpec) -> None:
-    kind = network_file_system(run.directory)
-    if kind is not None:
-        logger.warning(
-            "mlops: %s lies on a network file system (%s): log calls wait for it; MLOPS_DIR moves runs elsewhere",
-            run.directory,
-            kind,
-        )
-    if not chosen.quiet:
-        label = f"{spec.name}-{spec.uid[-4:]}"
-        goes = "(no tracking server; `mlops-integrations sync DIR --to URI` delivers it later)"
-        if chosen.tracking_uri is not None:
-            goes = f"(offline: `sync` delivers it to {chosen.tracking_uri} later)"
-        if chosen.mode == "online":
-            goes = f"-> {chosen.tracking_uri} (experiment {spec.experiment_id or spec.experiment_name})"
-        logger.warning("mlops: recording %s in %s %s", label, run.directory, goes)
-
-
-def _started(run: Run) -> Run:
-    lifetime.started(run)
     return run
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.filesystem import network_file_system
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -44,6 +45,21 @@ class Voice:
         """Warn, each time."""
         self._said.discard(message)
         self.once(message, message, *arguments)
+
+    def where(self, label: str, destination: str | None, experiment: str | None, *, delivers: bool) -> None:
+        """The first line of a run: where it is recorded, and where it goes."""
+        kind = network_file_system(self._directory)
+        if kind is not None:
+            text = "%s lies on a network file system (%s): log calls wait for it; MLOPS_DIR moves runs elsewhere"
+            self.once("network", text, self._directory, kind)
+        if self._quiet:
+            return
+        goes = "(no tracking server; `mlops-integrations sync DIR --to URI` delivers it later)"
+        if destination is not None:
+            goes = f"(offline: `sync` delivers it to {destination} later)"
+        if delivers:
+            goes = f"-> {destination} (experiment {experiment})"
+        self.once("where", "recording %s in %s %s", label, self._directory, goes)
 
     def news(self, state: Cursor) -> None:
         """What the cursor tells that was not said yet: the link, trouble, refusals."""

@@ -12,24 +12,25 @@ PACKAGE = "mlops_integrations"
 MOST_LINES = 400
 
 DOORS = {"keras", "lightning", "transformers", "accelerate"}
-LEAVES = {"errors", "settings", "version", "entities", "client_style", "journal.records"}
+LEAVES = {"errors", "settings", "version", "entities", "client_style", "seams", "journal.records"}
 """Rooms that import nothing of ours."""
 
 MAY_IMPORT = {
-    **{room: {"door", "run", "start", "settings", "errors", "journal.ending"} for room in DOORS},
-    "autologging": {*DOORS, "door", "run", "start", "settings", "errors"},
-    "door": {"start", "run", "journal.ending"},
+    **{room: {"door", "seams", "run", "start", "settings", "errors", "journal.ending"} for room in DOORS},
+    "autologging": {*DOORS, "door", "seams","run", "start", "settings", "errors"},
+    "door": {"seams", "start", "run", "recording", "journal.ending"},
     "start": {"run", "recording", "lifetime", "values", "settings", "errors",
-              "journal.rundir", "journal.filesystem", "journal.records"},
+              "journal.rundir", "journal.records"},
     "intake": {"recording", "values", "journal.records", "journal.reader"},
     "run": {"recording", "intake", "artifacts", "client_style", "values", "settings", "errors",
             "journal.ending", "journal.records", "journal.rundir"},
     "recording": {"lifetime", "values", "voice", "version", "settings", "upload.drivers", "journal.ending",
                   "journal.identity", "journal.cursor", "journal.records", "journal.rundir", "journal.writer"},
-    "lifetime": {"journal.ending"},
+    "lifetime": {"notebook", "journal.ending"},
+    "notebook": {"journal.ending"},
     "artifacts": {"journal.records"},
     "values": {"journal.records"},
-    "voice": {"journal.cursor"},
+    "voice": {"journal.cursor", "journal.filesystem"},
     "journal": {"journal", "errors"},
     "upload": {"upload", "journal", "settings", "errors", "backends.base"},
     "backends.base": {"settings", "entities", "errors", "journal.records", "backends.http", "backends.mlflow"},

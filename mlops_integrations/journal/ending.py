@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from mlops_integrations.journal.records import End
+from mlops_integrations.journal.records import End, Identity
 
 RUNNING: Final = "RUNNING"
 FINISHED: Final = "FINISHED"
@@ -93,6 +94,53 @@ def of_wait_status(wait_status: int, *, out_of_memory: bool = False) -> tuple[st
     if number == signal.SIGKILL and out_of_memory:
         return FAILED, OUT_OF_MEMORY
     return FAILED if number in _OWN_FAULT else KILLED, name
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """What is known of one journal file's end: who wrote it, when it began, its last word, what became of it."""
+
+    identity: Identity | None
+    rank: int
+    begin: int
+    end: End | None
+    gone: Exit | None
+
+
+def of_run(writers: Sequence[Writer]) -> Ending | None:
+    """How a run ended; None while one of its writers may still write.
+
+    As the writer did who said so last. A bystander has no say: a process that wrote beside another one, which said how
+    the run ended, and that went away without a word of its own; nor a process of a higher rank that all went well for.
+    But what made such a process fail is why the others went down with it.
+    """
+    known = []
+    for number, writer in enumerate(writers):
+        ended = _of_writer(writers, number)
+        if ended is None:
+            return None
+        known.append((writer, ended))
+    if not known:
+        return None
+    told = max((each.end.time for each in writers if each.end is not None and not each.end.provisional), default=-1)
+    last: tuple[int, int] = (-2, -1)
+    for number, (writer, found) in enumerate(known):
+        said = writer.begin if writer.end is None else writer.end.time
+        bystander = (writer.end is None and said <= told) or (writer.rank > 0 and found.status in {FINISHED, RUNNING})
+        last = max(last, (-1 if bystander else said, number))
+    _, ended = known[last[1]]
+    causes = [found for writer, found in known if writer.rank > 0 and found.status == FAILED and writer.end is not None]
+    return min(causes, key=lambda cause: cause.time) if causes and ended.status != FINISHED else ended
+
+
+def _of_writer(writers: Sequence[Writer], number: int) -> Ending | None:
+    writer = writers[number]
+    found = resolve(writer.end, writer.gone)
+    before = [other for other in writers[:number] if other.identity == writer.identity and other.end is not None]
+    requeued = bool(before) and before[-1].end is not None and before[-1].end.status == RUNNING
+    if found is not None and requeued and found.status == KILLED:
+        # Its job went back into the queue: what was logged and how it was ended after that changes nothing.
+        return Ending(RUNNING, None, found.time)
+    return found
 
 
 def resolve(end: End | None, gone: Exit | None) -> Ending | None:

@@ -61,6 +61,9 @@ class RunSpec(msgspec.Struct, frozen=True, tag="run"):
     user: str | None = None
     source_name: str | None = None
     source_type: str = "LOCAL"
+    rank: int = 0
+    """Of several processes that record into one run, the number of this one. The run is made by number 0, and
+    finished by it."""
 
 
 class Metrics(msgspec.Struct, frozen=True, tag="metrics"):

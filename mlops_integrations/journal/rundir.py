@@ -20,7 +20,7 @@ import msgspec
 
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, ending, files, reader
-from mlops_integrations.journal.ending import Ending, Exit
+from mlops_integrations.journal.ending import Ending, Exit, Writer
 from mlops_integrations.journal.records import End, RunSpec
 
 _NAME_LENGTH: Final = 50
@@ -48,32 +48,34 @@ class RunDirectory:
         return {path.name: path.stat().st_size for path in self.journals()}
 
     def spec(self) -> RunSpec:
-        """What run this is, as the newest journal file says.
+        """What run this is, as the newest journal file says; of several ranks', the newest of rank 0.
 
         Raises:
             RunDirectoryError: this is no run directory, or its journal is unreadable.
         """
-        for path in reversed(self.journals()):
-            _, spec = reader.read_start(path)
-            if spec is not None:
+        starts = (reader.read_start(path)[1] for path in reversed(self.journals()))
+        fallback = None
+        for spec in starts:
+            if spec is not None and spec.rank == 0:
                 return spec
+            fallback = fallback or spec
+        if fallback is not None:
+            return fallback
         raise RunDirectoryError(f"{self.path} is not a run directory: there is no journal file that can be read in it")
 
     def ending(self) -> Ending | None:
-        """How the run ended: as the writer did who said so last, once none is left that may still write.
+        """How the run ended, once no writer is left that may still write."""
+        return ending.of_run([self._writer(path) for path in self.journals() if not _never_began(path)])
 
-        A bystander has no say: a process that wrote beside another one, which said how the run ended, and that went
-        away without a word of its own.
-        """
-        journals = [path for path in self.journals() if not _never_began(path)]
-        ends = [end_of(path) for path in journals]
-        endings = [ending.resolve(end, self.exit_of(path)) for path, end in zip(journals, ends, strict=True)]
-        if not endings or None in endings:
-            return None
-        told = max((end.time for end in ends if end is not None and not end.provisional), default=-1)
-        begins = (_begin_of(path) if end is None else end.time for path, end in zip(journals, ends, strict=True))
-        said = [at if end is not None or at > told else -1 for at, end in zip(begins, ends, strict=True)]
-        return max(zip(said, range(len(said)), endings, strict=True))[-1]
+    def _writer(self, journal: Path) -> Writer:
+        header, spec = reader.read_start(journal)
+        return Writer(
+            identity=None if header is None else header.writer,
+            rank=0 if spec is None else spec.rank,
+            begin=0 if header is None else header.time,
+            end=end_of(journal),
+            gone=self.exit_of(journal),
+        )
 
     def exit_of(self, journal: Path) -> Exit | None:
         """What was found out about the end of a journal's writer."""
@@ -115,11 +117,6 @@ class RunDirectory:
 def _never_began(journal: Path) -> bool:
     """Whether a journal's writer was gone before its first lines had come to the storage device."""
     return time.time() - journal.stat().st_mtime > _BEGINNING_SECONDS and reader.is_blank(journal)
-
-
-def _begin_of(journal: Path) -> int:
-    header, _ = reader.read_start(journal)
-    return 0 if header is None else header.time
 
 
 def end_of(journal: Path) -> End | None:
@@ -205,6 +202,21 @@ def find_by_uid(root: Path, uid: str) -> RunDirectory | None:
         except RunDirectoryError:
             continue
     return None
+
+
+def find_by_label(root: Path, uid: str) -> RunDirectory | None:
+    """As ``find_by_uid``, only among directories that are named after this uid: quick, however many there are."""
+    for path in root.glob(f"*-{uid[-4:]}"):
+        with contextlib.suppress(RunDirectoryError):
+            if RunDirectory(path).spec().uid == uid:
+                return RunDirectory(path)
+    return None
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a run directory that nothing was put into."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:

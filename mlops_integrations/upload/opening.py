@@ -47,6 +47,9 @@ class Opening:
         if self._state.experiment_id is None:
             opened = self._asking.ask(lambda: self._backend.open_experiment(spec.experiment_name, spec.experiment_id))
             self._state.experiment_id = _value(opened)
+        if spec.rank > 0:
+            self._adopt(self._await(spec.uid))
+            return
         left_behind = self._state.intent is not None
         self._state.intent = int(time.time() * 1000)
         self._state.ambiguous |= left_behind
@@ -80,6 +83,18 @@ class Opening:
                 self._asking.check_patience(began, made.message)
             else:
                 self._asking.back_off(attempt, made)
+
+    def _await(self, uid: str) -> ServerRun:
+        """The run that another rank makes."""
+        began, attempt = self._asking.now(), 0
+        while True:
+            found = self._look(uid, (0.0,))
+            if found is not None:
+                return found
+            attempt += 1
+            missing: Outcome[None] = Outcome(Kind.RETRY, message="the process of rank 0 has not made the run yet")
+            self._asking.check_patience(began, missing.message)
+            self._asking.back_off(attempt, missing)
 
     def _look(self, uid: str, pauses: tuple[float, ...]) -> ServerRun | None:
         for pause in pauses:

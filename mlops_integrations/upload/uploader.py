@@ -205,7 +205,7 @@ class Uploader:
             del self._readers[path]
 
     def _deliver(self) -> None:
-        if self.state.status not in {None, ending.RUNNING}:
+        if self.state.status not in {None, ending.RUNNING} and self._spec.rank == 0:
             self._set_status(ending.RUNNING, None, None)
         chunk, self._chunk = self._chunk, Chunk()
         if chunk.conflicts:
@@ -319,11 +319,13 @@ class Uploader:
 
     def _set_status(self, status: str, reason: str | None, time: int | None) -> None:
         run_id = self.state.run_id or ""
-        if reason != self.state.reason:
-            self._post(self._fit(Batch(tags=[(EXIT_REASON_TAG, reason or "")])))
-        updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, time))
-        if not updated.ok:
-            raise StoppedByServerError(updated.message)
+        if self._spec.rank == 0 or status == ending.FAILED:  # else that is for the process of rank 0 to say
+            if reason != self.state.reason:
+                self._post(self._fit(Batch(tags=[(EXIT_REASON_TAG, reason or "")])))
+            at = None if status == ending.RUNNING else time
+            updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, at))
+            if not updated.ok:
+                raise StoppedByServerError(updated.message)
         self.state.status, self.state.reason, self.state.status_time = status, reason, time or 0
         self._asking.save(durable=True)
         self._on_progress(self.state)

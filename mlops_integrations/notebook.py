@@ -1,0 +1,52 @@
+"""Notebooks: there the process outlives the training, so a cell that fails ends the runs that were opened in it.
+
+IPython's own events tell of a cell's end. Nothing is registered before a run is opened, and nothing outside IPython.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from mlops_integrations.journal import ending
+
+if TYPE_CHECKING:
+    from mlops_integrations.recording import Recording
+
+_opened_in_cell: Final[list[Recording]] = []
+_watched: Final[list[object]] = []
+"""The shell whose events we get; a process has one."""
+
+
+def shell() -> Any:
+    """The IPython shell that this process runs, or None. Many a library imports IPython in a mere script."""
+    get = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return None if get is None else get()
+
+
+def opened(recording: Recording) -> None:
+    """A run was opened, or re-opened: if that is in a notebook's cell, it is known by the cell's end."""
+    current = shell()
+    if current is None:
+        return
+    if current not in _watched:
+        current.events.register("post_run_cell", _after_cell)
+        _watched[:] = [current]
+    _opened_in_cell.append(recording)
+
+
+def forget() -> None:
+    """In a forked child: the cell is its parent's."""
+    _opened_in_cell.clear()
+    _watched.clear()
+
+
+def _after_cell(result: Any) -> None:
+    recordings = _opened_in_cell.copy()
+    _opened_in_cell.clear()
+    error = result.error_before_exec or result.error_in_exec
+    if error is None:
+        return
+    for recording in recordings:
+        if recording.is_open:
+            recording.end(*ending.of_exception(error))

@@ -1,0 +1,110 @@
+"""Wraps a method of a framework's class, for what no hook of that framework tells.
+
+Used where there is no official seam: neither ``keras.Model.fit`` nor ``transformers.Trainer.train`` tells a callback
+of the exception that leaves it. A wrapped method is called exactly once with what it was given, what it raises goes
+on unchanged (with a traceback that does not show us, from Python 3.11), and what fails in a hook of ours is said and
+does no harm. A method is wrapped once, however many hooks it has, and is as before when the last one is taken away.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+Before: TypeAlias = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+"""Gets the object, arguments and keywords of a call; gives the arguments and keywords to call with."""
+
+Failed: TypeAlias = Callable[[Any, BaseException], None]
+"""Gets the object and the exception that leaves the call."""
+
+_MARK: Final = "_mlops_hooks"
+_lock: Final = threading.Lock()
+
+
+@dataclass(slots=True)
+class _Hooks:
+    """What happens around one method."""
+
+    owner: type
+    name: str
+    inherited: bool
+    before: list[Before] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+
+
+def wrap(owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None) -> None:
+    """Have hooks called around a method; those that it has already are not added again."""
+    with _lock:
+        hooks = _hooks_of(owner, name) or _wrapped(owner, name)
+        if before is not None and before not in hooks.before:
+            hooks.before.append(before)
+        if failed is not None and failed not in hooks.failed:
+            hooks.failed.append(failed)
+
+
+def unwrap(owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None) -> None:
+    """Take hooks away. Without any, the method is as it was, unless somebody else has wrapped it since."""
+    with _lock:
+        hooks = _hooks_of(owner, name)
+        if hooks is None:
+            return
+        if before in hooks.before:
+            hooks.before.remove(before)
+        if failed in hooks.failed:
+            hooks.failed.remove(failed)
+        if hooks.before or hooks.failed or _MARK not in vars(vars(owner)[name]):
+            return
+        if hooks.inherited:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, vars(owner)[name].__wrapped__)
+
+
+def _hooks_of(owner: type, name: str) -> _Hooks | None:
+    """The hooks of our wrapper around this class's method, also where somebody else's lies above it."""
+    function = vars(owner).get(name)
+    while function is not None:
+        hooks = getattr(function, "__dict__", {}).get(_MARK)
+        if isinstance(hooks, _Hooks) and hooks.owner is owner:
+            return hooks
+        function = getattr(function, "__wrapped__", None)
+    return None
+
+
+def _wrapped(owner: type, name: str) -> _Hooks:
+    original = getattr(owner, name)
+    hooks = _Hooks(owner, name, inherited=name not in vars(owner))
+
+    @functools.wraps(original)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for before in hooks.before.copy():
+            try:
+                args, kwargs = before(self, args, kwargs)
+            except Exception as failure:  # whatever it is, it must not end a training
+                say_failure(failure)
+        try:
+            return original(self, *args, **kwargs)
+        except BaseException as error:
+            for failed in hooks.failed.copy():
+                try:
+                    failed(self, error)
+                except Exception as failure:  # as above
+                    say_failure(failure)
+            if error.__traceback__ is not None:
+                error.__traceback__ = error.__traceback__.tb_next
+            raise
+
+    setattr(wrapper, _MARK, hooks)
+    setattr(owner, name, wrapper)
+    return hooks
+
+
+def say_failure(failure: Exception) -> None:
+    """Our own failure where there is no run to count it: said."""
+    logger.warning("mlops: not recorded, training goes on; please report %r", failure)
