@@ -12,7 +12,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from mlops_integrations import notebook
+from mlops_integrations import copies, notebook
 from mlops_integrations.journal import ending
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _at_exit() -> None:
     waiting = [recording for recording in _recordings if recording.awaits_delivery()]
     deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
     try:
+        copies.wait(max((known.settings.finish_timeout for known in _recordings), default=0.0))
         for recording in waiting:
             recording.wait_for_delivery(deadline - time.monotonic())
     except KeyboardInterrupt:
@@ -87,6 +88,7 @@ def _after_fork() -> None:
     """In the child: its parent's runs are not its own. Touches no lock, starts nothing, says nothing."""
     _recordings.clear()
     notebook.forget()
+    copies.forget()
     _stack.clear()
     for recording in list(_everyone):
         recording.disown()

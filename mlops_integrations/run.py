@@ -207,7 +207,12 @@ class Run:
 
     @never_raising
     def log_artifact(
-        self, local_path: str | os.PathLike[str], artifact_path: str | None = None, *extra: object, **unknown: object
+        self,
+        local_path: str | os.PathLike[str],
+        artifact_path: str | None = None,
+        *extra: object,
+        wait: bool = True,
+        **unknown: object,
     ) -> None:
         """Keep a copy of a file, or of every file below a directory, as it is now.
 
@@ -215,23 +220,15 @@ class Run:
             local_path: the file or directory.
             artifact_path: where among the run's artifacts it belongs; a relative path without ``..``.
             extra: what other trackers' calls have and this has not: left out, and said.
+            wait: False returns at once, and copies in the background. A file that is overwritten in place meanwhile
+                (not one that is deleted or replaced) is lost, counted and said.
             unknown: likewise.
 
         This version does not send artifacts to the server: they stay in ``directory / "artifacts"``.
         """
         if extra or unknown:
             self._say_left_out("log_artifact", extra, unknown)
-        recording = self._recording
-        if recording.off is not None:
-            recording.lose(recording.off, 1)
-            return
-        try:
-            for record in artifacts.snapshot(Path(local_path), artifact_path, recording.run.artifacts, now_ms()):
-                recording.append(record, 1)
-        except (OSError, ValueError) as error:
-            recording.lose("artifact that could not be copied", 1, str(error))
-        if recording.has_server:
-            recording.voice.once("artifacts", "artifacts are not sent yet: they stay in %s", recording.run.artifacts)
+        artifacts.keep(self._recording, Path(local_path), artifact_path, wait=wait)
 
     # -- waiting and ending -------------------------------------------------------------------------------------
 

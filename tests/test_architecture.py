@@ -12,7 +12,7 @@ PACKAGE = "mlops_integrations"
 MOST_LINES = 400
 
 DOORS = {"keras", "lightning", "transformers", "accelerate"}
-LEAVES = {"errors", "settings", "version", "entities", "client_style", "seams", "journal.records"}
+LEAVES = {"errors", "settings", "version", "entities", "client_style", "seams", "copies", "journal.records"}
 """Rooms that import nothing of ours."""
 
 MAY_IMPORT = {
@@ -26,9 +26,9 @@ MAY_IMPORT = {
             "journal.ending", "journal.records", "journal.rundir"},
     "recording": {"lifetime", "values", "voice", "version", "settings", "upload.drivers", "journal.ending",
                   "journal.identity", "journal.cursor", "journal.records", "journal.rundir", "journal.writer"},
-    "lifetime": {"notebook", "journal.ending"},
+    "lifetime": {"notebook", "copies", "journal.ending"},
     "notebook": {"journal.ending"},
-    "artifacts": {"journal.records"},
+    "artifacts": {"recording", "copies", "journal.records"},
     "values": {"journal.records"},
     "voice": {"journal.cursor", "journal.filesystem"},
     "journal": {"journal", "errors"},
