@@ -34,6 +34,7 @@ class _Hooks:
     owner: type
     name: str
     inherited: bool
+    wrapper: Any = None
     before: list[Before] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
 
@@ -58,12 +59,12 @@ def unwrap(owner: type, name: str, *, before: Before | None = None, failed: Fail
             hooks.before.remove(before)
         if failed in hooks.failed:
             hooks.failed.remove(failed)
-        if hooks.before or hooks.failed or _MARK not in vars(vars(owner)[name]):
+        if hooks.before or hooks.failed or vars(owner)[name] is not hooks.wrapper:
             return
         if hooks.inherited:
             delattr(owner, name)
         else:
-            setattr(owner, name, vars(owner)[name].__wrapped__)
+            setattr(owner, name, hooks.wrapper.__wrapped__)
 
 
 def _hooks_of(owner: type, name: str) -> _Hooks | None:
@@ -100,6 +101,7 @@ def _wrapped(owner: type, name: str) -> _Hooks:
                 error.__traceback__ = error.__traceback__.tb_next
             raise
 
+    hooks.wrapper = wrapper
     setattr(wrapper, _MARK, hooks)
     setattr(owner, name, wrapper)
     return hooks

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import pickle
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mlops_integrations as mlops
 from mlops_integrations.door import Door
+from mlops_integrations.journal.records import End, Metrics, Params, Record, Tags
+from mlops_integrations.journal.rundir import RunDirectory
+
+Read = Callable[[Path], list[Record]]
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    """Keywords of a run that is only recorded, in the test's directory."""
+    return {"uploader": "thread", "directory": tmp_path / "runs"}
+
+
+def directories(root: Path) -> list[str]:
+    """The names of the run directories."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Do this in a forked child; its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:  # the child must not come back into the test
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_something_else_in_place_of_a_run() -> None:
@@ -45,3 +81,239 @@ def test_nothing_can_be_recorded(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     door.ended()
     assert "nothing is recorded" in caplog.text
     assert not door.run.directory.exists()
+
+
+def test_a_prepared_run_records_nothing(options: dict[str, Any], read: Read) -> None:
+    """Name, uid and directory are known; there is no journal before the run is asked for, then it is the same run."""
+    door = Door(None, options | {"run_name": "baseline", "params": {"lr": 1}, "tags": {"team": "a"}})
+    prepared = door.prepared
+    assert ("baseline", True) == (prepared.name, prepared.directory.is_dir())
+    assert list(prepared.directory.iterdir()) == []
+    assert mlops.active_run() is None
+
+    assert door.run is prepared
+    assert mlops.active_run() is prepared
+    door.ended()
+    records = read(prepared.directory)
+    assert [Tags, Params, End] == [type(record) for record in records[2:]]
+
+
+def test_a_prepared_run_that_is_written_to(options: dict[str, Any], read: Read) -> None:
+    """Who has it, may log: nothing is lost, and the beginning is made up for when the door's hook comes."""
+    door = Door(None, options | {"params": {"lr": 1}})
+    door.prepared.log_metric("a", 1)
+    door.began()
+    door.ended()
+    assert {Metrics, Params, End} <= {type(record) for record in read(door.run.directory)}
+
+
+def test_finishing_a_run_that_never_began(options: dict[str, Any]) -> None:
+    """There is nothing to wait for and nothing to say."""
+    door = Door(None, options | {"tracking_uri": "http://127.0.0.1:9"})
+    assert door.prepared.finish(timeout=5)
+
+
+def test_resuming_before_the_begin(options: dict[str, Any], read: Read) -> None:
+    """A checkpoint names the run to go on with: what was prepared in its place is gone."""
+    first = Door(None, options)
+    first.began()
+    first.run.log_metric("a", 1)
+    first.ended()
+
+    second = Door(None, options)
+    prepared = second.prepared.directory
+    second.resume(first.run.uid, "server-id")
+    second.began()
+    second.run.log_metric("a", 2)
+    second.ended()
+
+    assert second.run.uid == first.run.uid
+    assert not prepared.exists()
+    assert [first.run.directory.name] == directories(options["directory"])
+    points = [record.values for record in read(first.run.directory) if isinstance(record, Metrics)]
+    assert points == [[("a", 1.0, 0)], [("a", 2.0, 1)]]
+
+
+def test_resuming_on_another_machine(options: dict[str, Any]) -> None:
+    """Where the run's directory is not at hand, the server's run is gone on with."""
+    door = Door(None, options)
+    door.resume("mlops-" + 32 * "0", "0123456789abcdef")
+    door.began()
+    door.ended()
+    assert RunDirectory(door.run.directory).spec().resume_run_id == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("why", ["begun", "told otherwise", "another experiment", "given"])
+def test_what_is_not_resumed(options: dict[str, Any], why: str, tmp_path: Path) -> None:
+    """A run that has begun goes on; what the user says of the run wins over the checkpoint."""
+    with mlops.start_run(**options, experiment_name="first") as first:
+        pass
+    with mlops.start_run(**options) as other:
+        given = {"told otherwise": {"resume": other.uid}, "another experiment": {"experiment_name": "second"}}
+        door = Door(other, {}) if why == "given" else Door(None, options | given.get(why, {}))
+        if why == "begun":
+            door.began()
+        door.resume(first.uid, None)
+        assert door.run.uid != first.uid
+        door.ended()
+
+
+def test_options_that_come_later(options: dict[str, Any]) -> None:
+    """A framework's own name for the run is taken where the user gave none."""
+    door, named = Door(None, options), Door(None, options | {"run_name": "mine"})
+    for each in (door, named):
+        each.keep(run_name="theirs", experiment_name=None)
+    assert ("theirs", "mine") == (door.prepared.name, named.prepared.name)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(ValueError("x"), "FAILED", "ValueError: x"), (KeyboardInterrupt(), None, None), (SystemExit(3), None, None)],
+)
+def test_what_leaves_a_training_untold(
+    options: dict[str, Any], error: BaseException, status: str | None, reason: str | None
+) -> None:
+    """An error ends the run; an interrupt or exit leaves it open, for the process's end to tell."""
+    door = Door(None, options)
+    door.began()
+    door.left(error)
+    ended = RunDirectory(door.run.directory).ending()
+    assert (status, reason) == ((None, None) if ended is None else (ended.status, ended.reason))
+    door.ended()
+
+
+def test_training_again_after_a_failure(options: dict[str, Any]) -> None:
+    """With a smaller batch, say: the run is re-opened, and its end is the last one's."""
+    door = Door(None, options)
+    for error in (MemoryError("too large"), None):
+        door.began()
+        door.ended() if error is None else door.left(error)
+    ended = RunDirectory(door.run.directory).ending()
+    assert ended is not None
+    assert ended.status == "FINISHED"
+
+
+@pytest.mark.parametrize("after", ["nothing", "logs", "ends killed", "ends failed"])
+def test_requeued(options: dict[str, Any], after: str) -> None:
+    """The run stays RUNNING, also if the same process logs on and is then terminated; an error of its own is told."""
+    door = Door(None, options)
+    door.began()
+    door.requeued()
+    if after != "nothing":
+        door.run.log_metric("a", 1)
+    if after == "logs":
+        door.run.recording.end("FINISHED", None, provisional=True)
+    elif after == "ends killed":
+        door.ended("KILLED", "SIGTERM")
+    elif after == "ends failed":
+        door.failed(ValueError("x"))
+    ended = RunDirectory(door.run.directory).ending()
+    assert ended is not None
+    assert ended.status == ("FAILED" if after == "ends failed" else "RUNNING")
+
+
+@forks
+@pytest.mark.parametrize("opened", ["never", "prepared", "begun", "given"])
+def test_a_fork_that_trains(options: dict[str, Any], read: Read, opened: str) -> None:
+    """Records into the same run through a journal file of its own, and the parent knows the run."""
+    given = mlops.start_run(**options) if opened == "given" else None
+    door = Door(given, {} if given else options)
+    if opened == "prepared":
+        assert door.prepared.directory.is_dir()
+    elif opened == "begun":
+        door.began()
+
+    def train() -> None:
+        door.began()
+        door.run.log_metric("a", 1)
+        door.ended()
+        door.run.finish(timeout=0)
+
+    assert in_child(train) == 0
+    directory = door.prepared.directory
+    assert [directory.name] == directories(options["directory"])
+    assert [[("a", 1.0, 0)]] == [record.values for record in read(directory) if isinstance(record, Metrics)]
+    assert len(RunDirectory(directory).journals()) == (2 if opened in {"begun", "given"} else 1)
+    door.prepared.finish(timeout=0)
+
+
+@forks
+def test_a_fork_that_loads_data(options: dict[str, Any], read: Read) -> None:
+    """Such a worker is a daemon: nothing is recorded, nothing hangs, no file is made."""
+    door = Door(None, options)
+
+    def load() -> None:
+        door.run.log_metric("a", 1)
+
+    worker = multiprocessing.get_context("fork").Process(target=load, daemon=True)
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == 0
+    assert not options["directory"].exists()
+    door.began()
+    worker = multiprocessing.get_context("fork").Process(target=load, daemon=True)
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == 0
+    door.ended()
+    assert [] == [record for record in read(door.run.directory) if isinstance(record, Metrics)]
+
+
+def test_a_pickled_door_has_the_same_run(options: dict[str, Any], read: Read) -> None:
+    """As in a spawned process: whichever copy begins, all find its run."""
+    door = Door(None, options)
+    copy = pickle.loads(pickle.dumps(door))
+    copy.began()
+    copy.run.log_metric("a", 1)
+    copy.ended()
+    assert door.prepared.directory == copy.run.directory
+    assert door.prepared.uid == copy.run.uid
+
+
+def test_ranks_share_a_run(options: dict[str, Any], read: Read) -> None:
+    """On one machine each has a journal in the same directory; that of rank 0 says how it ended."""
+    doors = [Door(None, options), Door(None, options)]
+    told: list[Any] = []
+
+    def send(value: Any) -> Any:
+        told.append(value)
+        return value
+
+    doors[0].share(0, send)
+    doors[1].share(1, lambda _: told[0])
+    for rank, door in enumerate(doors):
+        door.began()
+        door.run.log_metric("a", rank)
+    doors[0].ended()
+    doors[1].ended()
+
+    directory = doors[0].run.directory
+    assert doors[1].run.directory == directory
+    assert len(RunDirectory(directory).journals()) == 2
+    ended = RunDirectory(directory).ending()
+    assert ended is not None
+    assert ended.status == "FINISHED"
+    assert RunDirectory(directory).spec().rank == 0
+
+
+def test_a_rank_on_another_machine(options: dict[str, Any], tmp_path: Path) -> None:
+    """Has a run directory of its own with the same uid, and is known to be no rank 0."""
+    door = Door(None, options)
+    uid = "mlops-" + 32 * "a"
+    door.share(1, lambda _: (uid, str(tmp_path / "not here"), True))
+    door.began()
+    door.ended()
+    spec = RunDirectory(door.run.directory).spec()
+    assert (spec.uid, spec.rank) == (uid, 1)
+
+
+def test_ranks_of_a_disabled_run(options: dict[str, Any]) -> None:
+    """No rank records where rank 0 does not."""
+    told: list[Any] = []
+    doors = [Door(None, options | {"mode": "disabled"}), Door(None, options)]
+    doors[0].share(0, lambda value: told.append(value) or value)
+    doors[1].share(1, lambda _: told[0])
+    doors[1].began()
+    doors[1].run.log_metric("a", 1)
+    doors[1].ended()
+    assert not options["directory"].exists()

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from mlops_integrations.journal import ending
-from mlops_integrations.journal.ending import Ending, Exit
-from mlops_integrations.journal.records import End
+from mlops_integrations.journal.ending import Ending, Exit, Writer
+from mlops_integrations.journal.records import End, Identity
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="wait statuses are POSIX")
 
@@ -149,3 +149,58 @@ def test_resolve(end: End | None, gone: Exit | None, expected: Ending | None) ->
 def test_wait_statuses_are_the_systems() -> None:
     """The forms used here are those that the system gives."""
     assert (os.waitstatus_to_exitcode(exited(3)), os.waitstatus_to_exitcode(killed(15))) == (3, -15)
+
+
+TRAINER, NEXT, WORKER = (Identity("host", "boot", 1, pid, "1") for pid in (1, 2, 3))
+
+
+def wrote(
+    who: Identity, status: str | None, time: int, *, rank: int = 0, provisional: bool = False, gone: Exit | None = None
+) -> Writer:
+    """A writer that said so at this time, or went away without a word."""
+    end = None if status is None else End(time, status, provisional=provisional)
+    return Writer(who, rank, time if end is None else 0, end, gone)
+
+
+TERMINATED = Exit(99, signal.SIGTERM if sys.platform != "win32" else 15)
+
+RUNS = {
+    "no writer": ([], None),
+    "one that may still write": ([wrote(TRAINER, "FINISHED", 1), wrote(NEXT, None, 2)], None),
+    "the last word": ([wrote(TRAINER, "FAILED", 1), wrote(NEXT, "FINISHED", 2)], "FINISHED"),
+    "a bystander that died": (
+        [wrote(TRAINER, "FINISHED", 5), wrote(WORKER, None, 2, gone=TERMINATED)],
+        "FINISHED",
+    ),
+    "requeued": ([wrote(TRAINER, "RUNNING", 1)], "RUNNING"),
+    "requeued, then logged on and terminated": (
+        [wrote(TRAINER, "RUNNING", 1), wrote(TRAINER, None, 2, gone=TERMINATED)],
+        "RUNNING",
+    ),
+    "requeued, then terminated, and told": ([wrote(TRAINER, "RUNNING", 1), wrote(TRAINER, "KILLED", 2)], "RUNNING"),
+    "requeued, then failed by itself": ([wrote(TRAINER, "RUNNING", 1), wrote(TRAINER, "FAILED", 2)], "FAILED"),
+    "requeued, finished by the next job": ([wrote(TRAINER, "RUNNING", 1), wrote(NEXT, "FINISHED", 2)], "FINISHED"),
+    "requeued, and the next job killed": ([wrote(TRAINER, "RUNNING", 1), wrote(NEXT, "KILLED", 2)], "KILLED"),
+    "a higher rank finished later": ([wrote(TRAINER, "FAILED", 1), wrote(WORKER, "FINISHED", 2, rank=1)], "FAILED"),
+    "a higher rank died when all was well": (
+        [wrote(TRAINER, "FINISHED", 5), wrote(WORKER, None, 2, rank=1, gone=TERMINATED)],
+        "FINISHED",
+    ),
+    "a higher rank failed, and took rank 0 with it": (
+        [wrote(TRAINER, "KILLED", 5), wrote(WORKER, "FAILED", 2, rank=1)],
+        "FAILED",
+    ),
+    "a higher rank failed, rank 0 went on": (
+        [wrote(TRAINER, "FINISHED", 5), wrote(WORKER, "FAILED", 2, rank=1)],
+        "FINISHED",
+    ),
+    "only a higher rank's": ([wrote(WORKER, "FINISHED", 2, rank=1)], "FINISHED"),
+}
+
+
+@posix
+@pytest.mark.parametrize(("writers", "status"), RUNS.values(), ids=RUNS)
+def test_runs_of_several_writers(writers: list[Writer], status: str | None) -> None:
+    """What becomes of a run that several processes wrote, one after the other or side by side."""
+    ended = ending.of_run(writers)
+    assert status == (None if ended is None else ended.status)
