@@ -11,7 +11,7 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "typing", "tests", "build", "server", "frameworks", "examples"]
+nox.options.sessions = ["lint", "typing", "tests", "build", "server", "frameworks(latest)"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 CONSTRAINTS = ("-c", "tests/constraints.txt")
@@ -60,17 +60,18 @@ def server(session: nox.Session) -> None:
 
 
 @nox.session
-def frameworks(session: nox.Session) -> None:
-    """Real trainings through every door."""
-    install_frameworks(session)
-    session.run("pytest", "tests/frameworks", "--ignore=tests/frameworks/test_examples.py", *session.posargs)
+@nox.parametrize("versions", [nox.param("latest", id="latest"), nox.param("oldest", id="oldest", tags=["extended"])])
+def frameworks(session: nox.Session, versions: str) -> None:
+    """Real trainings through every door, and the examples; all frameworks in one environment."""
+    install_frameworks(session, versions)
+    session.run("pytest", "tests/frameworks", *session.posargs, env=server_environment(session))
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example runs, and records what it says."""
-    install_frameworks(session)
-    session.run("pytest", "tests/frameworks/test_examples.py", *session.posargs)
+    """Every example runs, and records what it says (``frameworks`` runs them too)."""
+    install_frameworks(session, "latest")
+    session.run("pytest", "tests/frameworks/test_examples.py", *session.posargs, env=server_environment(session))
 
 
 @nox.session
@@ -100,10 +101,20 @@ def build(session: nox.Session) -> None:
     session.run("pytest", "tests/test_import.py", "tests/test_run.py", "tests/test_cli.py", *session.posargs)
 
 
-def install_frameworks(session: nox.Session) -> None:
+def install_frameworks(session: nox.Session, versions: str) -> None:
     """All frameworks into one environment; torch first, so that nothing else chooses it."""
-    session.install("torch", *CONSTRAINTS)
-    session.install(".[cli,keras,lightning]", "jax", "scikit-learn", *group("test"), *CONSTRAINTS)
+    constraints = CONSTRAINTS if versions == "latest" else ("-c", "tests/constraints-oldest.txt")
+    session.install("torch", *constraints)
+    session.install(".[accelerate,cli,keras,lightning,transformers]", *group(f"frameworks-{versions}"), *constraints)
+
+
+def server_environment(session: nox.Session) -> dict[str, str]:
+    """An environment with MLflow's server, apart from the frameworks, whose requirements are others."""
+    environment = Path(session.create_tmp()).resolve() / "server"
+    python = environment / "bin" / "python"
+    session.run("python", "-m", "venv", "--clear", str(environment))
+    session.run(str(python), "-m", "pip", "install", "-q", "mlflow", *CONSTRAINTS, external=True)
+    return {"TEST_SERVER_PYTHON": str(python)}
 
 
 def interpreter(version: str) -> Path | None:

@@ -1,4 +1,8 @@
-"""A real MLflow server to test against, and what its own client reads back from it."""
+"""A real MLflow server to test against, and what its own client reads back from it.
+
+The server's package need not be in the tests' environment: ``TEST_SERVER_PYTHON`` names an interpreter that has it.
+Then there is no client either, and what is read back comes from the REST API.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import requests
 
 SECONDS = 60.0
@@ -50,7 +53,8 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        python = os.environ.get("TEST_SERVER_PYTHON", sys.executable)
+        command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.directory / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.directory / "artifacts"), "--workers", "1", *self._options]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_"))}
@@ -76,6 +80,8 @@ class MlflowServer:
     @property
     def client(self) -> Any:
         """MLflow's own client."""
+        import mlflow
+
         return mlflow.MlflowClient(self.uri)
 
     def runs(self, uid: str) -> list[Any]:
@@ -109,6 +115,46 @@ class MlflowServer:
 
         eventually(look, seconds)
         return self.the_run(uid)
+
+
+class RestRun:
+    """One run as the REST API tells it."""
+
+    def __init__(self, api: str, run: dict[str, Any]) -> None:
+        self._api = api
+        self.run_id = run["info"]["run_id"]
+        self.name = run["info"].get("run_name")
+        self.status = run["info"]["status"]
+        self.params = {entry["key"]: entry["value"] for entry in run["data"].get("params", ())}
+        self.tags = {entry["key"]: entry["value"] for entry in run["data"].get("tags", ())}
+        self.last = {entry["key"]: entry["value"] for entry in run["data"].get("metrics", ())}
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended."""
+        return self.tags.get("mlops.exit.reason")
+
+    def curve(self, key: str) -> list[tuple[int, float]]:
+        """Steps and values of a metric, in the order of steps."""
+        query = {"run_id": self.run_id, "metric_key": key, "max_results": 25_000}
+        found = requests.get(f"{self._api}/metrics/get-history", params=query, timeout=30).json()
+        return sorted((int(entry.get("step", 0)), entry["value"]) for entry in found.get("metrics", ()))
+
+
+def rest_runs(uri: str, uid: str | None = None) -> list[RestRun]:
+    """The server's runs (those that carry our uid), oldest first, without any client."""
+    api = f"{uri}/api/2.0/mlflow"
+    found = requests.get(f"{api}/experiments/search", params={"max_results": 1_000}, timeout=30).json()
+    body: dict[str, Any] = {
+        "experiment_ids": [experiment["experiment_id"] for experiment in found["experiments"]],
+        "max_results": 1_000,
+        "order_by": ["attributes.start_time ASC"],
+    }
+    if uid is not None:
+        body["filter"] = f"tags.`mlops.uid` = '{uid}'"
+    reply = requests.post(f"{api}/runs/search", json=body, timeout=30)
+    reply.raise_for_status()
+    return [RestRun(api, run) for run in reply.json().get("runs", ())]
 
 
 def comparable(value: float) -> float | str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mlops_integrations.journal.ending import Ending
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Losses, Metrics, Params, RunSpec, Tags, Value
 from mlops_integrations.journal.rundir import RunDirectory
+from real_mlflow import MlflowServer
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -99,3 +101,14 @@ def train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A real MLflow server, which another environment may hold."""
+    if "TEST_SERVER_PYTHON" not in os.environ and importlib.util.find_spec("mlflow") is None:
+        pytest.skip("there is no MLflow server: TEST_SERVER_PYTHON names no interpreter that has it")
+    running = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    running.start()
+    yield running
+    running.stop()
