@@ -44,8 +44,6 @@ def keep(recording: Recording, source: Path, artifact_path: str | None, *, wait:
                 copies.later(copy, lose)
     except (OSError, ValueError) as error:
         lose(error)
-    if recording.has_server:
-        recording.voice.once("artifacts", "artifacts are not sent yet: they stay in %s", store)
 
 
 def snapshot(source: Path, artifact_path: str | None, store: Path, time: int) -> Iterator[Artifact]:

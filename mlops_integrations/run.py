@@ -224,7 +224,8 @@ class Run:
                 (not one that is deleted or replaced) is lost, counted and said.
             unknown: likewise.
 
-        This version does not send artifacts to the server: they stay in ``directory / "artifacts"``.
+        Sent through the server, or into its artifact directory if that is on this machine, after everything else.
+        Where there is no such way (object stores, for now) they stay in ``directory / "artifacts"``, and it is said.
         """
         if extra or unknown:
             self._say_left_out("log_artifact", extra, unknown)

@@ -76,6 +76,10 @@ class Voice:
                 reason,
                 self._directory / "refused.jsonl",
             )
+        for reason, count in state.artifacts_kept.items():
+            text = "artifacts not sent: %d so far, the first is %r: %s. They stay in %s"
+            first = state.artifacts_kept_first.get(reason, "")
+            self.once(f"kept {reason}", text, count, first, reason, self._directory / "artifacts")
         for twin in state.deleted_twins:
             text = "a lost reply had left a second, empty run on the server: %s was deleted there"
             self.once(f"twin {twin}", text, twin)
@@ -98,7 +102,7 @@ class Voice:
 
     def left_over(self, delivered: int, total: int, destination: str | None) -> None:
         """The last line of a run that is not all delivered, with the command that delivers the rest."""
-        missing = "" if delivered < total else ", but not all of the run's parameters, tags and status"
+        missing = "" if delivered < total else ", but not all of the run's parameters, tags, files and status"
         logger.warning(
             "mlops: %s of %s points delivered%s. The rest: %s",
             f"{delivered:,}",

@@ -22,6 +22,8 @@ class FaultProxy:
         self.target = target
         self.fault: Callable[[Handler, Callable[[], tuple[int, bytes]]], bool] = lambda _handler, _forward: False
         self.requests: list[str] = []
+        self.uploads_to_break = 0
+        """This many uploads are cut off after their first bytes."""
         proxy = self
 
         class Bound(Handler):
@@ -50,6 +52,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._pass_on()
 
+    def do_PUT(self) -> None:
+        if self.owner.uploads_to_break:
+            self.owner.uploads_to_break -= 1
+            self.rfile.read(1_000)
+            self.reset()
+            self.close_connection = True
+            return
+        self._pass_on()
+
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         call = urlsplit(self.path).path.rpartition("mlflow/")[2]
@@ -60,7 +71,12 @@ class Handler(BaseHTTPRequestHandler):
             place = urlsplit(self.owner.target)
             connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
             try:
-                connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
+                connection.request(
+                    self.command,
+                    self.path,
+                    body,
+                    {"Content-Type": self.headers.get("Content-Type", "application/json")},
+                )
                 answer = connection.getresponse()
                 return answer.status, answer.read()
             finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from mlops_integrations.journal.records import RunSpec, Value
@@ -125,6 +126,12 @@ class Backend(Protocol):
 
     def send(self, run_id: str, batch: Batch) -> Outcome[None]:
         """Deliver one request's worth. Refused means that nothing of it was taken."""
+
+    def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
+        """Bring a file to the run's artifacts; ``glance`` is called meanwhile, and what it raises ends that.
+
+        Refused with its code means that it can't be done here at all.
+        """
 
     def update_run(self, run_id: str, status: str, end_time: int | None) -> Outcome[None]:
         """Set the run's status."""

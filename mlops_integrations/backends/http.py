@@ -8,9 +8,9 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import requests
@@ -42,6 +42,22 @@ class Reply:
     location: str | None = None
 
 
+class Content(Protocol):
+    """A file on its way."""
+
+    def __len__(self) -> int:
+        """Its size in bytes."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Its blocks."""
+
+    def read(self, count: int = -1, /) -> bytes:
+        """One block."""
+
+    def __enter__(self) -> Content: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
 class Transport:
     """A kept-alive session with one server's credentials.
 
@@ -67,15 +83,27 @@ class Transport:
         """One POST of a JSON text."""
         return self._ask("POST", url, {}, body)
 
-    def _ask(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
-        reply = self._once(method, url, query, body)
-        denied = reply.status in {requests.codes.unauthorized, requests.codes.forbidden}
-        if denied and self._credentials.refresh():
-            reply = self._once(method, url, query, body)
-        return reply
+    def put(self, url: str, opened: Callable[[], Content]) -> Reply:
+        """One PUT of a file, which is opened for each attempt."""
 
-    def _once(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        def send() -> Reply:
+            with opened() as content:
+                return self._once("PUT", url, {}, content, "application/octet-stream")
+
+        return self._with_fresh_credentials(send)
+
+    def _ask(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
+        return self._with_fresh_credentials(lambda: self._once(method, url, query, body, "application/json"))
+
+    def _with_fresh_credentials(self, send: Callable[[], Reply]) -> Reply:
+        reply = send()
+        denied = reply.status in {requests.codes.unauthorized, requests.codes.forbidden}
+        return send() if denied and self._credentials.refresh() else reply
+
+    def _once(
+        self, method: str, url: str, query: Mapping[str, str], body: bytes | Content | None, content_type: str
+    ) -> Reply:
+        headers = {"Content-Type": content_type} if body is not None else {}
         try:
             response = self._session.request(
                 method,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 import requests
 
+from mlops_integrations.backends import artifact_roots
 from mlops_integrations.backends.base import Batch, Kind, Limits, Outcome, ServerRun
 from mlops_integrations.backends.http import Reply, Transport, printable
 from mlops_integrations.journal.records import RunSpec, Value
@@ -78,6 +80,7 @@ class MlflowBackend:
     def __init__(self, tracking_uri: str, transport: Transport) -> None:
         self._uri = tracking_uri.rstrip("/")
         self._transport = transport
+        self._artifact_roots: dict[str, str] = {}
 
     def open_experiment(self, name: str | None, experiment_id: str | None) -> Outcome[str]:
         """Get or create. A deleted experiment is refused; a creation lost to somebody else is none."""
@@ -141,6 +144,17 @@ class MlflowBackend:
             [_Text(key, value) for key, value in batch.tags],
         )
         return self._post("runs/log-batch", body).bare()
+
+    def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
+        """To where the server says that the run's artifacts belong."""
+        root = self._artifact_roots.get(run_id)
+        if root is None:
+            found = self._get("runs/get", {"run_id": run_id})
+            asked = _take(found, f"run {printable(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
+            if not asked.ok or asked.value is None:
+                return asked.bare()
+            root = self._artifact_roots[run_id] = asked.value
+        return artifact_roots.deliver(self._transport, self._uri, root, path, file, glance, outcome_of)
 
     def update_run(self, run_id: str, status: str, end_time: int | None) -> Outcome[None]:
         """``runs/update``."""

@@ -76,6 +76,8 @@ class Summary:
             return ("delivered so far" if self.ended is None else "delivered") + without
         if self.waiting:
             return f"{self.waiting:,} waiting"
+        if self.state is not None and self.state.artifacts_waiting:
+            return f"{len(self.state.artifacts_waiting):,} files waiting"
         return "waiting" if self.state is None or not self.state.covers(self.run.sizes()) else "status waiting"
 
 

@@ -145,7 +145,13 @@ class Sync:
                 finally:
                     self._say_refused(job, delivery.refused)
             state, ended = delivery.state, writers.ending()
-            if ended is not None and state.covers(job.run.sizes(), ended):
+            if state.artifacts_kept:
+                kept = f"artifacts: {texts.by_reason(state.artifacts_kept)}. They stay in {job.run.artifacts}"
+                self._say("not sent", label, kept)
+            if state.artifacts_waiting:
+                why = "" if state.trouble is None else f": {state.trouble.message}"
+                self._say_left(label, f"{texts.counted(len(state.artifacts_waiting), 'file')}{why}")
+            elif ended is not None and state.covers(job.run.sizes(), ended):
                 self._tally.delivered += 1
                 self._say("delivered", label, f"{texts.counted(state.points, 'point')}, {state.status}, {state.url}")
             else:

@@ -49,6 +49,14 @@ class Cursor(msgspec.Struct):
     """The first name refused for each reason."""
     shortened: int = 0
     """Texts cut to the server's limit; the journal has them whole."""
+    artifacts_waiting: dict[str, str] = {}
+    """Files that are still to be sent: their paths among the run's artifacts, and where they lie in the directory."""
+    artifacts: int = 0
+    """Files sent."""
+    artifacts_kept: dict[str, int] = {}
+    """Files that can't be sent and stay in the run directory, by reason."""
+    artifacts_kept_first: dict[str, str] = {}
+    """The path of the first one for each reason."""
     bad_lines: int = 0
     status: str | None = None
     """The run's status as last acknowledged, with its reason and time."""
@@ -57,8 +65,8 @@ class Cursor(msgspec.Struct):
     trouble: Trouble | None = None
 
     def covers(self, sizes: Mapping[str, int], ended: Ending | None = None) -> bool:
-        """Whether journals of these sizes are delivered, and with ``ended`` the status as well."""
-        if any(self.positions.get(name, 0) < size for name, size in sizes.items()):
+        """Whether journals of these sizes are delivered, files and all, and with ``ended`` the status as well."""
+        if self.artifacts_waiting or any(self.positions.get(name, 0) < size for name, size in sizes.items()):
             return False
         return ended is None or (self.status, self.reason, self.status_time) == (
             ended.status,

@@ -29,7 +29,7 @@ class Chunk:
     tags: dict[str, str] = field(default_factory=dict)
     conflicts: list[Text] = field(default_factory=list)
     """Parameters given twice with different values: the second ones."""
-    artifacts: int = 0
+    artifacts: list[Artifact] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.metrics or self.params or self.tags or self.conflicts or self.artifacts)
@@ -60,7 +60,7 @@ class Chunk:
         elif isinstance(record, Tags):
             self.tags.update(record.values)
         elif isinstance(record, Artifact):
-            self.artifacts += 1
+            self.artifacts.append(record)
 
 
 def requests_of(chunk: Chunk, limits: Limits) -> Iterator[Batch]:

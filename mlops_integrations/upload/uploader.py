@@ -18,6 +18,7 @@ from mlops_integrations.journal.ending import Ending
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Record
 from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.upload.artifacts import Artifacts
 from mlops_integrations.upload.asking import Asking, StoppedByServerError, Surroundings
 from mlops_integrations.upload.batches import Chunk, requests_of
 from mlops_integrations.upload.fsync import JournalSync
@@ -70,6 +71,7 @@ class Uploader:
         self._asking = Asking(self.state, path, self._pacer, around, self._tend)
         self._opening = Opening(backend, self.state, self._asking)
         self._refusals = Refusals(run.refused, self.state)
+        self._artifacts = Artifacts(run.path, backend, self.state, self._asking, around.rng)
         self._sync = JournalSync(run, around.clock)
         self._bad_lines_before = self.state.bad_lines
         self._tend_at = 0.0
@@ -126,24 +128,35 @@ class Uploader:
             hurry = self._asking.woken() or hurry or ended is not None
             if self.state.run_id is None:
                 self._opening.open(self._spec, known_elsewhere=self._is_known_elsewhere())
+            orphaned = ended is not None and self._writers.final
             if self._chunk:
                 at_once = (full or until is not None) and not self._pacer.strained
                 if at_once or hurry or self._clock() >= due:
                     self._deliver()
                     due = self._clock() + self._pacer.pause()
+                    self._artifacts.send_next(writers_are_gone=orphaned)
                     if until is not None and ended is None and self.state.covers(until):
                         return Result(delivered=True, closed=False)
                     continue
-            else:
+            elif not self._artifacts.send_next(writers_are_gone=orphaned):
                 hurry = False
-                if ended is not None and self._writers.final:
-                    self._pass_over_torn_ends()
-                self._skip_records_without_content()
-                closed = ended is not None and self._close(ended)
-                if closed or until is not None:
-                    return Result(delivered=True, closed=closed)
+                result = self._settle(ended, drains=until is not None)
+                if result is not None:
+                    return result
             until_due = due - self._clock() if self._chunk else _POLL_SECONDS
             self._asking.wait(min(until_due, _POLL_SECONDS))
+
+    def _settle(self, ended: Ending | None, *, drains: bool) -> Result | None:
+        """Nothing more is to be sent at the moment: the status is due, and perhaps that was all."""
+        if ended is not None and self._writers.final:
+            self._pass_over_torn_ends()
+        self._skip_records_without_content()
+        # Files that are just on their way come first; those that fail do not hold the status up.
+        on_their_way = self._artifacts.are_left and not self._artifacts.in_trouble
+        closed = ended is not None and not on_their_way and self._close(ended)
+        if self._artifacts.are_left:
+            return Result(delivered=False, closed=closed) if drains and self._artifacts.given_up else None
+        return Result(delivered=True, closed=closed) if closed or drains else None
 
     def _is_known_elsewhere(self) -> bool:
         others = cursor.load_all(self._run.path)
@@ -212,6 +225,7 @@ class Uploader:
             self._refusals.set_aside(Batch(params=chunk.conflicts), "param changed", "the run has another value")
         for batch in requests_of(chunk, self._backend.limits):
             self._send(batch)
+        self._artifacts.note(chunk.artifacts)
         self._save_positions()
 
     def _save_positions(self) -> None:

@@ -1,0 +1,98 @@
+"""The files of one run on their way to its artifacts: after everything else, one at a time, tried again when it fails.
+
+What waits stands in the cursor, so a later uploader goes on. Trouble with the artifact store holds up neither metrics
+nor the run's status. What can't be sent stays in the run directory, counted by reason.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Final
+
+from mlops_integrations.backends.base import Backend, Kind
+from mlops_integrations.journal.cursor import Cursor
+from mlops_integrations.journal.records import Artifact
+from mlops_integrations.upload.asking import Asking
+from mlops_integrations.upload.pacing import backoff
+
+MISSING: Final = "file is missing"
+_MOST_TRIES_OF_A_DRAIN: Final = 4
+
+
+class Artifacts:
+    """What is to be sent of one run's files."""
+
+    def __init__(self, directory: Path, backend: Backend, state: Cursor, asking: Asking, rng: random.Random) -> None:
+        self._directory = directory
+        self._backend = backend
+        self._state = state
+        self._asking = asking
+        self._rng = rng
+        self._tries = 0
+        self._try_at = 0.0
+
+    def note(self, records: list[Artifact]) -> None:
+        """These are to be sent, too; saved with the cursor's move."""
+        self._state.artifacts_waiting.update({record.path: record.file for record in records})
+
+    @property
+    def are_left(self) -> bool:
+        """Whether some still wait."""
+        return bool(self._state.artifacts_waiting)
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the first of them has failed before."""
+        return self._tries > 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the first of them has failed so often that a drain leaves them for another time."""
+        return self._tries >= _MOST_TRIES_OF_A_DRAIN
+
+    def send_next(self, *, writers_are_gone: bool) -> bool:
+        """Send one, if there is one whose time has come.
+
+        Args:
+            writers_are_gone: nobody will complete a file that is not there yet.
+
+        Returns:
+            Whether one was sent, or set aside.
+
+        Raises:
+            InterruptedUploadError: told to stop.
+        """
+        if not self.are_left or self._asking.now() < self._try_at:
+            return False
+        path, name = next(iter(self._state.artifacts_waiting.items()))
+        file = self._directory / name
+        if not file.resolve().is_relative_to(self._directory.resolve()) or not file.is_file():
+            if not writers_are_gone:
+                self._put_off(None)
+                return False
+            return self._done(path, MISSING)
+        outcome = self._backend.send_artifact(self._state.run_id or "", path, file, self._asking.glance)
+        if outcome.kind is Kind.OK:
+            return self._done(path, None)
+        if outcome.kind is Kind.REFUSED:
+            return self._done(path, outcome.message or outcome.code or "refused")
+        self._put_off(outcome.retry_after)
+        self._asking.say_trouble(f"artifact {path}: {outcome.message}", stopped=False)
+        return False
+
+    def _done(self, path: str, reason: str | None) -> bool:
+        del self._state.artifacts_waiting[path]
+        if reason is None:
+            self._state.artifacts += 1
+        else:
+            self._state.artifacts_kept[reason] = self._state.artifacts_kept.get(reason, 0) + 1
+            self._state.artifacts_kept_first.setdefault(reason, path)
+        self._tries = 0
+        self._asking.answered()
+        self._asking.save()
+        return True
+
+    def _put_off(self, retry_after: float | None) -> None:
+        self._tries += 1
+        self._try_at = self._asking.now() + backoff(self._tries, retry_after, self._rng)
