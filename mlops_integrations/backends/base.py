@@ -13,6 +13,7 @@ from mlops_integrations.settings import Access
 
 if TYPE_CHECKING:
     from mlops_integrations.backends.http import Transport
+    from mlops_integrations.backends.store import Store
 
 T = TypeVar("T")
 
@@ -156,3 +157,18 @@ def open_backend(tracking_uri: str, access: Access, transport: Transport | None 
     from mlops_integrations.backends.mlflow import MlflowBackend
 
     return MlflowBackend(tracking_uri, transport or Transport(access))
+
+
+def open_store(tracking_uri: str, access: Access, dialect: str | None = None) -> Store:
+    """What this server keeps, for reading and writing call by call.
+
+    Raises:
+        ValueError: there is no such dialect, or the settings contradict each other.
+    """
+    from mlops_integrations.backends.http import Transport
+    from mlops_integrations.backends.mlflow import outcome_of
+    from mlops_integrations.backends.store import Store
+
+    if dialect not in {None, "mlflow"}:
+        raise ValueError(f"dialect={dialect!r}: use 'mlflow'")
+    return Store(tracking_uri, Transport(access), outcome_of)

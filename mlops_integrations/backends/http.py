@@ -9,7 +9,7 @@ import email.utils
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ from mlops_integrations.version import VERSION
 
 _CONNECT_SECONDS: Final = 10.0
 _SHOWN_CHARACTERS: Final = 300
+_BLOCK_BYTES: Final = 1024 * 1024
 _CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
 _SLOWEST_FACTOR: Final = 4.0
 
@@ -40,6 +41,13 @@ class Reply:
     """False: the request surely did not reach the server."""
     retry_after: float | None = None
     location: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Their names in any case."""
+
+    @property
+    def is_html(self) -> bool:
+        """Whether this is a page for people."""
+        return "html" in self.headers.get("Content-Type", "")
 
 
 class Content(Protocol):
@@ -123,13 +131,38 @@ class Transport:
         except (requests.RequestException, HTTPError, OSError) as error:
             return Reply(None, None, _failure(error), sent=not _never_sent(error))
         self._timeout = self._patience
+        return self._reply(response)
+
+    def _reply(self, response: requests.Response) -> Reply:
         return Reply(
             status=response.status_code,
             body=_json_object(response.content),
             text=printable(response.text[:_SHOWN_CHARACTERS]),
             retry_after=retry_after(response.headers.get("Retry-After"), time.time()),
             location=response.headers.get("Location"),
+            headers=response.headers,
         )
+
+    def stream(self, url: str, query: Mapping[str, str]) -> Reply | Iterator[bytes]:
+        """The content of a GET, block by block; the reply, if that is not what came."""
+        try:
+            response = self._session.get(
+                url,
+                params=query,
+                timeout=(_CONNECT_SECONDS, self._timeout),
+                allow_redirects=False,
+                verify=self._verify,
+                stream=True,
+            )
+            if response.status_code == requests.codes.ok:
+                return self._blocks(response)
+            return self._reply(response)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            return Reply(None, None, _failure(error), sent=not _never_sent(error))
+
+    def _blocks(self, response: requests.Response) -> Iterator[bytes]:
+        with response:
+            yield from response.iter_content(_BLOCK_BYTES)
 
 
 def retry_after(header: str | None, now: float) -> float | None:

@@ -1,0 +1,309 @@
+"""What a tracking server keeps, to create, read and search: as MLflow's servers from 1.0 on speak it.
+
+Other dialects are this with their differences. A failure is an exception, with the server's code and message in it.
+Calls that may be repeated are, a few times, when the server or the way to it is in trouble.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import requests
+
+from mlops_integrations.backends import reading, search
+from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.http import Reply, Transport, printable
+from mlops_integrations.entities import (
+    Clause,
+    Experiment,
+    FileInfo,
+    Metric,
+    Param,
+    Run,
+    RunInfo,
+    RunStatus,
+    RunTag,
+)
+from mlops_integrations.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    NotFoundError,
+    NotSupportedByServer,
+    ServerError,
+    UnreachableError,
+)
+
+Fields = Mapping[str, object]
+
+_TRIES: Final = 4
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_PAGE: Final = 1_000
+_HISTORY_PAGE: Final = 25_000
+_NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "NotFound", "NotAuthorizedOrNotFound"})
+_EXISTS_CODES: Final = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
+
+
+class Store:
+    """One tracking server.
+
+    Args:
+        tracking_uri: its address.
+        transport: the way to it.
+        outcome_of: what a reply of this dialect means.
+        sleep: waits between tries.
+    """
+
+    dialect = "mlflow"
+    prefix = "/api/2.0/mlflow"
+    run_key = "run_id"
+    """What a run's id is called in requests."""
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        transport: Transport,
+        outcome_of: Callable[[Reply], Outcome[dict[str, Any]]],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.uri = tracking_uri.rstrip("/")
+        self._transport = transport
+        self._outcome_of = outcome_of
+        self._sleep = sleep
+
+    # -- experiments --------------------------------------------------------------------------------------------
+
+    def create_experiment(self, name: str, artifact_location: str | None, tags: Mapping[str, str]) -> str:
+        """Make an experiment; its id."""
+        fields = {"name": name, "artifact_location": artifact_location, "tags": pairs(tags)}
+        body = self._post("experiments/create", fields, repeatable=False)
+        return str(body.get("experiment_id") or body["experimentId"])
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        """One experiment."""
+        body = self._get("experiments/get", {"experiment_id": experiment_id})
+        return reading.experiment(body["experiment"], body.get("runs"))
+
+    def get_experiment_by_name(self, name: str) -> Experiment:
+        """One experiment; of servers before 1.3, among all that there are."""
+        try:
+            body = self._get("experiments/get-by-name", {"experiment_name": name})
+        except NotSupportedByServer:
+            for experiment in self.list_experiments():
+                if experiment.name == name:
+                    return experiment
+            raise NotFoundError(f"there is no experiment {printable(name)!r}", status=404) from None
+        return reading.experiment(body["experiment"])
+
+    def list_experiments(self) -> Iterator[Experiment]:
+        """All that are not deleted; servers before 1.28 have another call for it."""
+        try:
+            for body in self._pages("POST", "experiments/search", {"max_results": _PAGE}, "experiments"):
+                yield reading.experiment(body)
+        except NotSupportedByServer:
+            for body in self._get("experiments/list", {}).get("experiments") or ():
+                yield reading.experiment(body)
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def create_run(self, experiment_id: str, about: RunInfo, tags: Mapping[str, str]) -> Run:
+        """Make a run; what has become of fields that today's servers keep as tags goes there."""
+        known = {
+            "mlflow.runName": about.name,
+            "mlflow.user": about.user_id,
+            "mlflow.source.type": None if about.source_type is None else str(about.source_type),
+            "mlflow.source.name": about.source_name,
+            "mlflow.source.git.commit": about.source_version,
+            "mlflow.project.entryPoint": about.entry_point_name,
+        }
+        fields = {
+            "experiment_id": experiment_id,
+            "user_id": about.user_id,
+            "run_name": about.name,
+            "start_time": about.start_time,
+            "tags": pairs({key: value for key, value in known.items() if value is not None} | dict(tags)),
+        }
+        return reading.run(self._post("runs/create", fields, repeatable=False)["run"])
+
+    def get_run(self, run_id: str) -> Run:
+        """One run, deleted or not."""
+        return reading.run(self._get("runs/get", {self.run_key: run_id})["run"])
+
+    def update_run(self, run_id: str, status: RunStatus | None, end_time: int | None, name: str | None) -> RunInfo:
+        """Change what is given."""
+        fields = {
+            self.run_key: run_id,
+            "status": None if status is None else str(status),
+            "end_time": end_time,
+            "run_name": name,
+        }
+        return reading.run_info(self._post("runs/update", fields)["run_info"])
+
+    def search_runs(
+        self, experiment_ids: Sequence[str], where: Sequence[Clause] | str, order_by: Sequence[str], page: int
+    ) -> Iterator[Run]:
+        """Runs that meet all conditions."""
+        fields = {
+            "experiment_ids": list(experiment_ids),
+            "filter": where if isinstance(where, str) else search.as_filter(where),
+            "order_by": list(order_by),
+            "max_results": page,
+        }
+        for body in self._pages("POST", "runs/search", fields, "runs"):
+            yield reading.run(body)
+
+    # -- a run's content ----------------------------------------------------------------------------------------
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+    ) -> None:
+        """Log one request's worth."""
+        fields = {
+            "run_id": run_id,
+            "metrics": [metric_fields(metric) for metric in metrics],
+            "params": [{"key": param.key, "value": param.value} for param in params],
+            "tags": [{"key": tag.key, "value": tag.value} for tag in tags],
+        }
+        self._post("runs/log-batch", fields)
+
+    def log_metric(self, run_id: str, metric: Metric) -> None:
+        """Log one value."""
+        self._post("runs/log-metric", {self.run_key: run_id} | metric_fields(metric))
+
+    def log_param(self, run_id: str, param: Param) -> None:
+        """Log one parameter."""
+        self._post("runs/log-parameter", {self.run_key: run_id, "key": param.key, "value": param.value})
+
+    def set_tag(self, run_id: str, tag: RunTag) -> None:
+        """Set one tag."""
+        self._post("runs/set-tag", {self.run_key: run_id, "key": tag.key, "value": tag.value})
+
+    def get_param(self, run_id: str, key: str) -> Param:
+        """One parameter; today's servers have no call for it but the run."""
+        for param in self.get_run(run_id).data.params:
+            if param.key == key:
+                return param
+        raise NotFoundError(f"run {printable(run_id)} has no parameter {printable(key)!r}", status=404)
+
+    def get_metric(self, run_id: str, key: str) -> Metric:
+        """The last value of a metric, likewise."""
+        for metric in self.get_run(run_id).data.metrics:
+            if metric.key == key:
+                return metric
+        raise NotFoundError(f"run {printable(run_id)} has no metric {printable(key)!r}", status=404)
+
+    def get_metric_history(self, run_id: str, key: str) -> Iterator[Metric]:
+        """Every value, page by page (servers before 2.1 answer with all of them at once)."""
+        fields = {self.run_key: run_id, "metric_key": key, "max_results": _HISTORY_PAGE}
+        for body in self._pages("GET", "metrics/get-history", fields, "metrics"):
+            yield reading.metric(body)
+
+    # -- artifacts ----------------------------------------------------------------------------------------------
+
+    def list_artifacts(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
+        """Files and directories right below a path."""
+        fields = {self.run_key: run_id, "path": path}
+        for body in self._pages("GET", "artifacts/list", fields, "files"):
+            yield reading.file_info(body)
+
+    def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
+        """The content of a file, block by block."""
+        return self._stream(f"{self.uri}/get-artifact", {"run_uuid": run_id, "path": path}, path)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _get(self, call: str, fields: Fields) -> dict[str, Any]:
+        query = {name: str(value) for name, value in fields.items() if value is not None}
+        return self._ask(call, lambda: self._transport.get(self._url(call), query), repeatable=True)
+
+    def _post(self, call: str, fields: Fields, *, repeatable: bool = True) -> dict[str, Any]:
+        body = self._encode({name: value for name, value in fields.items() if value not in (None, [], "")})
+        return self._ask(call, lambda: self._transport.post(self._url(call), body), repeatable=repeatable)
+
+    def _encode(self, fields: Fields) -> bytes:
+        return msgspec.json.encode(fields)
+
+    def _url(self, call: str) -> str:
+        return f"{self.uri}{self.prefix}/{call}"
+
+    def _pages(self, method: str, call: str, fields: Fields, key: str) -> Iterator[dict[str, Any]]:
+        ask = self._get if method == "GET" else self._post
+        token, seen = "", set[str]()
+        while True:
+            body = ask(call, {**fields, "page_token": token or None})
+            yield from body.get(key) or ()
+            token = self._next_page(body)
+            if not token:
+                return
+            if token in seen:
+                raise ServerError(f"{call}: the server names the same next page again and again")
+            seen.add(token)
+
+    def _next_page(self, body: Mapping[str, Any]) -> str:
+        return str(body.get("next_page_token") or "")
+
+    def _stream(self, url: str, query: Mapping[str, str], what: str) -> Iterator[bytes]:
+        opened = self._transport.stream(url, query)
+        if isinstance(opened, Reply):
+            raise self._error(f"artifact {printable(what)}", opened)
+        return opened
+
+    def _ask(self, call: str, send: Callable[[], Reply], *, repeatable: bool) -> dict[str, Any]:
+        tries = 0
+        while True:
+            reply = send()
+            outcome = self._outcome_of(reply)
+            if outcome.ok and outcome.value is not None:
+                return outcome.value
+            tries += 1
+            may_help = outcome.kind is Kind.RETRY and not outcome.suspect and not _is_no_such_call(reply)
+            if not may_help or tries == _TRIES or not (repeatable or not outcome.ambiguous):
+                raise self._error(call, reply)
+            pause = max(outcome.retry_after or 0.0, _FIRST_PAUSE_SECONDS * 2.0 ** (tries - 1))
+            self._sleep(pause * random.uniform(0.5, 1.0))
+
+    def _error(self, call: str, reply: Reply) -> ServerError:
+        outcome = self._outcome_of(reply)
+        text = f"{call}: {outcome.message or reply.text}"
+        about: dict[str, Any] = {
+            "code": outcome.code,
+            "status": reply.status,
+            "request_id": reply.headers.get("opc-request-id"),
+        }
+        if _is_no_such_call(reply):
+            return NotSupportedByServer(f"{call}: this server has no such call", **about)
+        if outcome.kind is Kind.DENIED:
+            return AccessDeniedError(f"{text}. Are the credentials right (MLFLOW_TRACKING_USERNAME, …)?", **about)
+        if outcome.code in _NOT_FOUND_CODES:
+            return NotFoundError(text, **about)
+        if outcome.code in _EXISTS_CODES:
+            return AlreadyExistsError(text, **about)
+        if outcome.kind is Kind.RETRY and not outcome.suspect:
+            return UnreachableError(f"{text} ({self.uri})", **about)
+        return ServerError(text, **about)
+
+
+def _is_no_such_call(reply: Reply) -> bool:
+    """A page for people, or nothing, in place of an answer: this server knows no such call."""
+    missing = {requests.codes.not_found, requests.codes.method_not_allowed}
+    return reply.body is None and (reply.status in missing or (reply.status == requests.codes.ok and reply.is_html))
+
+
+def metric_fields(metric: Metric) -> dict[str, object]:
+    """A metric as requests hold it: words for what is not finite, integers that are integers."""
+    value: object = metric.value
+    if metric.value != metric.value:
+        value = "NaN"
+    elif metric.value in (float("inf"), float("-inf")):
+        value = "Infinity" if metric.value > 0 else "-Infinity"
+    return {"key": metric.key, "value": value, "timestamp": int(metric.timestamp), "step": int(metric.step or 0)}
+
+
+def pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
+    """Keys and values as requests hold them."""
+    return [{"key": str(key), "value": str(value)} for key, value in texts.items()]
+
+

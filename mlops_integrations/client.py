@@ -1,0 +1,337 @@
+"""``TrackingClient``: create, read and search what a tracking server keeps, by the same calls on every dialect.
+
+For scripts and notebooks that look at runs; trainings log through a ``Run``, which never waits. Here a call waits for
+the server, and raises what goes wrong: see ``errors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from mlops_integrations import settings as settings_module
+from mlops_integrations.entities import (
+    Clause,
+    Experiment,
+    FileInfo,
+    Metric,
+    Param,
+    Run,
+    RunInfo,
+    RunStatus,
+    RunTag,
+    SourceType,
+)
+from mlops_integrations.errors import ServerError
+
+if TYPE_CHECKING:
+    import os
+
+T = TypeVar("T")
+
+_METRICS_IN_BATCH: Final = 1_000
+_TEXTS_IN_BATCH: Final = 100
+_RUNS_IN_PAGE: Final = 1_000
+
+
+class TrackingClient:
+    """Speaks to one tracking server.
+
+    Args:
+        tracking_uri: as ``start_run`` takes it; left out, ``MLFLOW_TRACKING_URI``.
+        dialect: "mlflow", "mlflow-preview" or "oracle-aidp"; left out, found out from the URI or by asking.
+
+    Raises:
+        ValueError: this is no server that we can speak to.
+    """
+
+    def __init__(self, tracking_uri: str | None = None, dialect: str | None = None) -> None:
+        from mlops_integrations.backends.base import open_store
+
+        chosen = settings_module.from_arguments(tracking_uri=tracking_uri)
+        if chosen.tracking_uri is None:
+            raise ValueError("no tracking URI is given, and MLFLOW_TRACKING_URI names none")
+        self._store = open_store(chosen.tracking_uri, settings_module.access(chosen), dialect)
+
+    def __repr__(self) -> str:
+        return f"<TrackingClient {self.dialect} {self.tracking_uri}>"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The server, without credentials."""
+        return self._store.uri
+
+    @property
+    def dialect(self) -> str:
+        """What the server speaks."""
+        return self._store.dialect
+
+    # -- experiments --------------------------------------------------------------------------------------------
+
+    def create_experiment(
+        self, name: str, artifact_location: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Make an experiment.
+
+        Returns:
+            Its id.
+
+        Raises:
+            AlreadyExistsError: the server has one of this name (servers before 0.8 say so by a plain ServerError).
+        """
+        with _understood():
+            return self._store.create_experiment(name, artifact_location, tags or {})
+
+    def get_experiment(self, experiment_id: str | int) -> Experiment:
+        """One experiment.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        with _understood():
+            return self._store.get_experiment(str(experiment_id))
+
+    def get_experiment_by_name(self, name: str) -> Experiment:
+        """One experiment; a deleted one too, where the server tells of those.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        with _understood():
+            return self._store.get_experiment_by_name(name)
+
+    def list_experiments(self) -> Iterator[Experiment]:
+        """All experiments that are not deleted."""
+        return _each_understood(self._store.list_experiments())
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        experiment_id: str | int,
+        run_name: str | None = None,
+        *,
+        start_time: int | None = None,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        source_type: SourceType | str | None = None,
+        source_name: str | None = None,
+        source_version: str | None = None,
+        entry_point_name: str | None = None,
+    ) -> Run:
+        """Make a run, which is RUNNING.
+
+        Args:
+            experiment_id: its experiment.
+            run_name: its name.
+            start_time: ms since 1970; left out, now.
+            user_id: who runs it.
+            tags: its tags.
+            source_type: what kind of program makes it.
+            source_name: which program.
+            source_version: the program's version, by Git.
+            entry_point_name: the project's entry point.
+
+        Raises:
+            ValueError: there is no such source type.
+        """
+        about = RunInfo(
+            run_id="",
+            experiment_id=str(experiment_id),
+            name=run_name,
+            start_time=int(time.time() * 1000) if start_time is None else int(start_time),
+            user_id=user_id,
+            source_type=None if source_type is None else SourceType(source_type),
+            source_name=source_name,
+            source_version=source_version,
+            entry_point_name=entry_point_name,
+        )
+        with _understood():
+            return self._store.create_run(str(experiment_id), about, tags or {})
+
+    def get_run(self, run_id: str) -> Run:
+        """One run with its content, deleted or not.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        with _understood():
+            return self._store.get_run(run_id)
+
+    def update_run(
+        self,
+        run_id: str,
+        status: RunStatus | str | None = None,
+        end_time: int | None = None,
+        run_name: str | None = None,
+    ) -> RunInfo:
+        """Change what is given.
+
+        Args:
+            run_id: the run.
+            status: one of RUNNING, SCHEDULED, FINISHED, FAILED, KILLED.
+            end_time: ms since 1970.
+            run_name: its new name, where the server can change it.
+
+        Raises:
+            ValueError: there is no such status.
+        """
+        chosen = None if status is None else RunStatus(status)
+        if chosen is RunStatus.UNKNOWN:
+            raise ValueError("status 'UNKNOWN' is what a server may say, nothing that a run can be set to")
+        with _understood():
+            return self._store.update_run(run_id, chosen, end_time, run_name)
+
+    def search_runs(
+        self,
+        experiment_ids: Iterable[str | int] | None = None,
+        where: Clause | Sequence[Clause] | str = (),
+        *,
+        order_by: Sequence[str] = (),
+    ) -> Iterator[Run]:
+        """Runs that are not deleted and meet all conditions, page by page.
+
+        Args:
+            experiment_ids: where to look; left out, in all experiments.
+            where: conditions, ``MetricClause("loss", "<", 0.1)`` or ``ParamClause("lr", "==", "0.1")``; or a filter
+                in the server's own language, where it has one.
+            order_by: as in "metrics.loss DESC", where the server can do that.
+
+        Raises:
+            ValueError: a condition can't be written in the server's language.
+            NotSupportedByServer: the server would ignore the conditions, or has nothing like them.
+        """
+        conditions = where if isinstance(where, (str, Sequence)) else (where,)
+        if experiment_ids is None:
+            chosen = [experiment.experiment_id for experiment in self.list_experiments()]
+        else:
+            chosen = [str(experiment_id) for experiment_id in experiment_ids]
+        return _each_understood(self._store.search_runs(chosen, conditions, order_by, _RUNS_IN_PAGE))
+
+    # -- a run's content ----------------------------------------------------------------------------------------
+
+    def log_metric(
+        self, run_id: str, key: str, value: float, timestamp: int | None = None, step: int | None = None
+    ) -> None:
+        """Log one value of a metric.
+
+        Args:
+            run_id: the run.
+            key: its name.
+            value: NaN and infinities are sent as MLflow's words for them.
+            timestamp: ms since 1970; left out, now.
+            step: left out, 0; dropped by servers before 1.0, which know none.
+        """
+        at = int(time.time() * 1000) if timestamp is None else int(timestamp)
+        with _understood():
+            self._store.log_metric(run_id, Metric(key, float(value), at, 0 if step is None else int(step)))
+
+    def log_param(self, run_id: str, key: str, value: object) -> None:
+        """Log one parameter, as ``str(value)``."""
+        with _understood():
+            self._store.log_param(run_id, Param(key, str(value)))
+
+    def set_tag(self, run_id: str, key: str, value: object) -> None:
+        """Set one tag, as ``str(value)``."""
+        with _understood():
+            self._store.set_tag(run_id, RunTag(key, str(value)))
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+    ) -> None:
+        """Log any number of metrics, parameters and tags, in as few requests as the server takes."""
+        with _understood():
+            for texts in _parts(params, _TEXTS_IN_BATCH):
+                self._store.log_batch(run_id, (), texts, ())
+            for labels in _parts(tags, _TEXTS_IN_BATCH):
+                self._store.log_batch(run_id, (), (), labels)
+            for values in _parts(metrics, _METRICS_IN_BATCH):
+                self._store.log_batch(run_id, values, (), ())
+
+    def get_param(self, run_id: str, key: str) -> Param:
+        """One parameter.
+
+        Raises:
+            NotFoundError: the run has none of this name.
+        """
+        with _understood():
+            return self._store.get_param(run_id, key)
+
+    def get_metric(self, run_id: str, key: str) -> Metric:
+        """The last value of a metric.
+
+        Raises:
+            NotFoundError: the run has none of this name.
+        """
+        with _understood():
+            return self._store.get_metric(run_id, key)
+
+    def get_metric_history(self, run_id: str, key: str) -> Iterator[Metric]:
+        """Every value of a metric, as the server orders them; of an unknown one none."""
+        return _each_understood(self._store.get_metric_history(run_id, key))
+
+    # -- artifacts ----------------------------------------------------------------------------------------------
+
+    def list_artifacts(self, run_id: str, path: str | None = None) -> Iterator[FileInfo]:
+        """Files and directories among a run's artifacts, right below ``path``."""
+        return _each_understood(self._store.list_artifacts(run_id, path))
+
+    def download_artifact(self, run_id: str, path: str, to: str | os.PathLike[str] = ".") -> Path:
+        """Copy one of a run's artifacts to this machine, block by block.
+
+        Args:
+            run_id: the run.
+            path: the file, as ``list_artifacts`` names it.
+            to: the directory that gets it, under its own path.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: the path leads out of the directory.
+            NotFoundError: there is no such file.
+        """
+        inner = PurePosixPath(path)
+        if inner.is_absolute() or not inner.parts or ".." in inner.parts or "\\" in path or "\0" in path:
+            raise ValueError(f"path={path!r}: use a relative path without '..'")
+        target = Path(to) / inner
+        blocks = self._store.open_artifact(run_id, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(Path(to).resolve()):
+            raise ValueError(f"path={path!r} leads out of {to}")  # through a link that lies there
+        fresh = target.with_name(f".{target.name}.part")
+        try:
+            with fresh.open("wb") as file:
+                for block in blocks:
+                    file.write(block)
+            fresh.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+        return target
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """An answer that is none of a tracking server's is its error, not ours."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ServerError(f"the answer is not a tracking server's: {type(error).__name__}: {error}") from error
+
+
+def _each_understood(items: Iterator[T]) -> Iterator[T]:
+    with _understood():
+        yield from items
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
