@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
@@ -34,7 +36,9 @@ def quickstart(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The core, with no framework installed and no server."""
     session.install(".", *group("test"))
-    session.run("pytest", "--ignore=tests/server", "--ignore=tests/frameworks", *session.posargs)
+    session.run(
+        "pytest", "--ignore=tests/server", "--ignore=tests/frameworks", "--ignore=tests/peers", *session.posargs
+    )
 
 
 @nox.session(tags=["extended"])
@@ -48,7 +52,7 @@ def tests_on(session: nox.Session, version: str) -> None:
     programs = environment / "bin"
     session.run(str(python), "-m", "venv", "--clear", str(environment), external=True)
     session.run(str(programs / "python"), "-m", "pip", "install", "-q", ".", *group("test"), external=True)
-    ignored = ("--ignore=tests/server", "--ignore=tests/frameworks")
+    ignored = ("--ignore=tests/server", "--ignore=tests/frameworks", "--ignore=tests/peers")
     session.run(str(programs / "pytest"), *ignored, *session.posargs, external=True)
 
 
@@ -57,6 +61,28 @@ def server(session: nox.Session) -> None:
     """Against a real MLflow server, read back through MLflow's own client."""
     session.install(".", "mlflow", *group("test"), *CONSTRAINTS)
     session.run("pytest", "tests/server", *session.posargs)
+
+
+@nox.session(tags=["extended"])
+def peers(session: nox.Session) -> None:
+    """Real servers from 0.2 to today: all, or those named (``nox -s peers -- 0.4.2``); in CI one of each kind."""
+    session.install(".", *group("test"))
+    sys.path.insert(0, "tests")
+    from peer_servers import IN_CI, PEERS
+
+    named = [argument for argument in session.posargs if argument in PEERS]
+    wanted = named or (IN_CI if os.environ.get("CI") else list(PEERS))
+    homes = Path(session.create_tmp()).resolve()
+    for version in wanted:
+        python = interpreter(PEERS[version].python)
+        if python is None:
+            session.warn(
+                f"skipped: MLflow {version} needs Python {PEERS[version].python}, which is not on this machine"
+            )
+            continue
+        install_peer(session, python, homes / version, PEERS[version].packages)
+    others = [argument for argument in session.posargs if argument not in PEERS]
+    session.run("pytest", "tests/peers", *others, env={"TEST_PEERS": str(homes), "TEST_PEERS_WANTED": " ".join(wanted)})
 
 
 @nox.session
@@ -115,6 +141,19 @@ def server_environment(session: nox.Session) -> dict[str, str]:
     session.run("python", "-m", "venv", "--clear", str(environment))
     session.run(str(python), "-m", "pip", "install", "-q", "mlflow", *CONSTRAINTS, external=True)
     return {"TEST_SERVER_PYTHON": str(python)}
+
+
+def install_peer(session: nox.Session, python: Path, home: Path, packages: tuple[str, ...]) -> None:
+    """An old server into an environment of its own, by ``venv``: virtualenv can't make any for Python 3.6 and 3.7."""
+    session.run(str(python), "-m", "venv", "--clear", str(home), external=True)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q"]
+    env = {"LC_ALL": "C.UTF-8"}
+    if python.name in {"python3.6", "python3.7", "python3.9"}:
+        # A local folder of wheels may hold files for newer Pythons, and pip does not look.
+        env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    if python.name in {"python3.6", "python3.7"}:
+        session.run(*pip, "-U", "pip<22", "setuptools<58", "wheel", env=env, external=True)
+    session.run(*pip, *packages, env=env, external=True)
 
 
 def interpreter(version: str) -> Path | None:

@@ -7,6 +7,7 @@ the server, and raises what goes wrong: see ``errors``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,8 @@ from mlops_integrations.errors import ServerError
 if TYPE_CHECKING:
     import os
 
+    from mlops_integrations.backends.store import Store
+
 T = TypeVar("T")
 
 _METRICS_IN_BATCH: Final = 1_000
@@ -49,24 +52,29 @@ class TrackingClient:
     """
 
     def __init__(self, tracking_uri: str | None = None, dialect: str | None = None) -> None:
-        from mlops_integrations.backends.base import open_store
+        from mlops_integrations.backends.base import DIALECTS
 
-        chosen = settings_module.from_arguments(tracking_uri=tracking_uri)
-        if chosen.tracking_uri is None:
+        self._settings = settings_module.from_arguments(tracking_uri=tracking_uri)
+        if self._settings.tracking_uri is None:
             raise ValueError("no tracking URI is given, and MLFLOW_TRACKING_URI names none")
-        self._store = open_store(chosen.tracking_uri, settings_module.access(chosen), dialect)
+        if dialect is not None and dialect not in DIALECTS:
+            raise ValueError(f"dialect={dialect!r}: use one of {', '.join(map(repr, DIALECTS))}")
+        self.tracking_uri = self._settings.tracking_uri
+        """The server, without credentials."""
+        self._dialect = dialect
 
     def __repr__(self) -> str:
-        return f"<TrackingClient {self.dialect} {self.tracking_uri}>"
+        return f"<TrackingClient {self.tracking_uri}>"
 
-    @property
-    def tracking_uri(self) -> str:
-        """The server, without credentials."""
-        return self._store.uri
+    @functools.cached_property
+    def _store(self) -> Store:
+        from mlops_integrations.backends.base import open_store
+
+        return open_store(self.tracking_uri, settings_module.access(self._settings), self._dialect)
 
     @property
     def dialect(self) -> str:
-        """What the server speaks."""
+        """What the server speaks: it is asked, if that was not given."""
         return self._store.dialect
 
     # -- experiments --------------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ class Voice:
         """What the cursor tells that was not said yet: the link, trouble, refusals."""
         if state.url is not None and not self._quiet:
             self.once("link", "view run at %s", state.url)
+        for note in state.notes:
+            self.once(note, "%s", note)
         if state.trouble is not None:
             self._trouble(state)
         for reason, count in state.refused.items():
@@ -84,7 +86,8 @@ class Voice:
             text = "a lost reply had left a second, empty run on the server: %s was deleted there"
             self.once(f"twin {twin}", text, twin)
         if state.shortened:
-            self.once("shortened", "texts over the server's limit are cut there; the journal has them whole")
+            text = "texts are cut to the server's limit there, or put on one line; the journal has them as they are"
+            self.once("shortened", text)
 
     def _trouble(self, state: Cursor) -> None:
         assert state.trouble is not None

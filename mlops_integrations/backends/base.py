@@ -6,8 +6,9 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from mlops_integrations.errors import AccessDeniedError, UnreachableError
 from mlops_integrations.journal.records import RunSpec, Value
 from mlops_integrations.settings import Access
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mlops_integrations.backends.store import Store
 
 T = TypeVar("T")
+
+DIALECTS: Final = ("mlflow", "mlflow-preview")
 
 Metric: TypeAlias = tuple[str, Value, int, int]
 """Key, value, time in ms since 1970, step."""
@@ -73,6 +76,8 @@ class Limits:
     request_bytes: int
     param_length: int
     tag_length: int
+    one_line: bool = False
+    """Texts can't have line breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,13 @@ class ServerRun:
 class Backend(Protocol):
     """One run's view of a tracking server."""
 
+    dialect: str
     limits: Limits
+    notes: Sequence[str]
+    """What becomes of things that this kind of server can't keep, to be said once."""
+
+    def recognize(self, known: str | None) -> Outcome[str]:
+        """Find out what the server speaks (unless that is known), before anything else is asked of it."""
 
     def open_experiment(self, name: str | None, experiment_id: str | None) -> Outcome[str]:
         """The id of the experiment, which is made if the server has none of this name."""
@@ -127,6 +138,12 @@ class Backend(Protocol):
 
     def send(self, run_id: str, batch: Batch) -> Outcome[None]:
         """Deliver one request's worth. Refused means that nothing of it was taken."""
+
+    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+        """What the server does not hold yet of a batch that may have been sent before.
+
+        Where sending it again does no harm, that is the batch as it is.
+        """
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
         """Bring a file to the run's artifacts; ``glance`` is called meanwhile, and what it raises ends that.
@@ -148,15 +165,19 @@ class Backend(Protocol):
 
 
 def open_backend(tracking_uri: str, access: Access, transport: Transport | None = None) -> Backend:
-    """The dialect that speaks to this server. Does not contact it.
+    """What speaks to this server, as soon as it has recognized its dialect. Does not contact it.
 
     Raises:
         ValueError: the settings contradict each other, or a credentials file can't be read.
     """
+    from mlops_integrations.backends.detection import Recognizing
     from mlops_integrations.backends.http import Transport
     from mlops_integrations.backends.mlflow import MlflowBackend
+    from mlops_integrations.backends.mlflow_preview import PreviewBackend
 
-    return MlflowBackend(tracking_uri, transport or Transport(access))
+    dialects: dict[str, Any] = {backend.dialect: backend for backend in (MlflowBackend, PreviewBackend)}
+    found: Any = Recognizing(tracking_uri, transport or Transport(access), dialects)
+    return cast("Backend", found)
 
 
 def open_store(tracking_uri: str, access: Access, dialect: str | None = None) -> Store:
@@ -164,11 +185,20 @@ def open_store(tracking_uri: str, access: Access, dialect: str | None = None) ->
 
     Raises:
         ValueError: there is no such dialect, or the settings contradict each other.
+        UnreachableError: the server does not tell what it speaks.
+        AccessDeniedError: the credentials don't do.
     """
+    from mlops_integrations.backends import detection
     from mlops_integrations.backends.http import Transport
-    from mlops_integrations.backends.mlflow import outcome_of
+    from mlops_integrations.backends.mlflow_preview import PreviewStore
     from mlops_integrations.backends.store import Store
 
-    if dialect not in {None, "mlflow"}:
-        raise ValueError(f"dialect={dialect!r}: use 'mlflow'")
-    return Store(tracking_uri, Transport(access), outcome_of)
+    dialects = {store.dialect: store for store in (Store, PreviewStore)}
+    transport = Transport(access)
+    if dialect is None:
+        found = detection.detect(tracking_uri, transport)
+        if found.value is None:
+            kind = AccessDeniedError if found.kind is Kind.DENIED else UnreachableError
+            raise kind(f"{tracking_uri}: {found.message}", code=found.code)
+        dialect = found.value
+    return dialects[dialect](tracking_uri, transport)

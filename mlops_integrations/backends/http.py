@@ -41,7 +41,7 @@ class Reply:
     """False: the request surely did not reach the server."""
     retry_after: float | None = None
     location: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Their names in any case."""
 
     @property

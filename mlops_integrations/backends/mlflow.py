@@ -4,23 +4,24 @@ A 200 of MLflow is no proof: a number that does not fit its protobuf type makes 
 request in silence. So what is sent here holds only finite numbers or their quoted words, and integers of 64 bits.
 """
 
+# ruff: noqa: ARG002 - the arguments are those of every dialect
+
 from __future__ import annotations
 
 import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
-import requests
 
-from mlops_integrations.backends import artifact_roots
+from mlops_integrations.backends import artifact_roots, reading
 from mlops_integrations.backends.base import Batch, Kind, Limits, Outcome, ServerRun
-from mlops_integrations.backends.http import Reply, Transport, printable
+from mlops_integrations.backends.http import Transport, printable
+from mlops_integrations.backends.reading import spelled
+from mlops_integrations.backends.replies import outcome_of, server_run, taken
 from mlops_integrations.journal.records import RunSpec, Value
-
-T = TypeVar("T")
 
 UID_TAG: Final = "mlops.uid"
 """The tag by which a run is found again when the reply to its creation was lost."""
@@ -30,26 +31,6 @@ _LIMITS: Final = Limits(
 )
 _NAME_LENGTH: Final = 250
 _NAME: Final = re.compile(r"[/\w.\- :]*")
-_DENIED_CODES: Final = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
-_TRANSIENT_CODES: Final = frozenset(
-    {
-        "INTERNAL_ERROR",
-        "TEMPORARILY_UNAVAILABLE",
-        "SERVICE_UNDER_MAINTENANCE",
-        "WORKSPACE_TEMPORARILY_UNAVAILABLE",
-        "DEADLINE_EXCEEDED",
-        "RESOURCE_EXHAUSTED",
-        "REQUEST_LIMIT_EXCEEDED",
-        "COULD_NOT_ACQUIRE_LOCK",
-        "IO_ERROR",
-        "ABORTED",
-        "CANCELLED",
-    }
-)
-_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 502, 503, 504})
-"""What a gateway says about the moment, whatever code of its own it adds. 500 is none of them: old servers say so
-about wrong requests, too.
-"""
 _NOT_FOUND: Final = "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -75,12 +56,19 @@ class _LogBatch(msgspec.Struct, omit_defaults=True):
 class MlflowBackend:
     """One MLflow server."""
 
+    dialect = "mlflow"
     limits = _LIMITS
+    notes = ()
 
     def __init__(self, tracking_uri: str, transport: Transport) -> None:
         self._uri = tracking_uri.rstrip("/")
         self._transport = transport
         self._artifact_roots: dict[str, str] = {}
+        self._store_type: str | None = None
+
+    def recognize(self, known: str | None) -> Outcome[str]:
+        """It was recognized."""
+        return Outcome(Kind.OK, self.dialect)
 
     def open_experiment(self, name: str | None, experiment_id: str | None) -> Outcome[str]:
         """Get or create. A deleted experiment is refused; a creation lost to somebody else is none."""
@@ -94,15 +82,15 @@ class MlflowBackend:
         made = self._post("experiments/create", {"name": name})
         if made.code == "RESOURCE_ALREADY_EXISTS":
             return self._experiment("get-by-name", by_name, name)
-        return _take(made, f"experiment {printable(name)!r}", lambda body: str(body["experiment_id"]))
+        return taken(made, f"experiment {printable(name)!r}", lambda body: str(body["experiment_id"]))
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
         what = f"experiment {printable(shown)!r}"
-        found = _take(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
+        found = taken(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
         if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
             text = f"{what} is deleted on the server: restore it there, or name another"
             return Outcome(Kind.REFUSED, None, text, "EXPERIMENT_DELETED")
-        return _take(found, "", lambda experiment: str(experiment["experiment_id"]))
+        return taken(found, "", lambda experiment: str(experiment["experiment_id"]))
 
     def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None) -> Outcome[str]:
         """Create with the tags that MLflow's own client sets, and ours."""
@@ -122,18 +110,18 @@ class MlflowBackend:
             "start_time": spec.start_time,
             "tags": given,
         }
-        return _take(self._post("runs/create", body), "creating the run", lambda body: _run(body["run"]).run_id)
+        return taken(self._post("runs/create", body), "creating the run", lambda body: server_run(body["run"]).run_id)
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
         """Search by our tag."""
         query = {"experiment_ids": [experiment_id], "filter": f"tags.`{UID_TAG}` = '{uid}'", "max_results": 100}
         found = self._post("runs/search", query)
-        return _take(found, "looking for the run", lambda body: [_run(run) for run in body.get("runs", [])])
+        return taken(found, "looking for the run", lambda body: [server_run(run) for run in body.get("runs", [])])
 
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run."""
         found = self._get("runs/get", {"run_id": run_id})
-        return _take(found, f"run {printable(run_id)}", lambda body: _run(body["run"]))
+        return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch) -> Outcome[None]:
         """One ``log-batch``, which takes tags as well as ``set-tag`` does."""
@@ -145,12 +133,34 @@ class MlflowBackend:
         )
         return self._post("runs/log-batch", body).bare()
 
+    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+        """SQL stores keep one row of what comes twice; file stores do not."""
+        if not batch.metrics or self._is_sql_store():
+            return Outcome(Kind.OK, batch)
+        kept: set[tuple[str, Value, int, int]] = set()
+        for key in {metric[0] for metric in batch.metrics}:
+            found = self._get("metrics/get-history", {"run_id": run_id, "metric_key": key})
+            history = taken(found, "the metric's history", _history)
+            if history.ok and history.value is not None:
+                kept |= history.value
+            elif history.kind is not Kind.REFUSED:  # else the metric was never logged
+                return Outcome(history.kind, None, history.message, history.code, history.retry_after)
+        metrics = [metric for metric in batch.metrics if metric not in kept]
+        return Outcome(Kind.OK, Batch(metrics, batch.params, batch.tags))
+
+    def _is_sql_store(self) -> bool:
+        """Whether the server says so; those before 3 do not tell."""
+        if self._store_type is None:
+            reply = self._transport.get(f"{self._uri}/api/3.0/mlflow/server-info", {})
+            self._store_type = str((reply.body or {}).get("store_type", "unknown"))
+        return self._store_type == "SqlStore"
+
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
         """To where the server says that the run's artifacts belong."""
         root = self._artifact_roots.get(run_id)
         if root is None:
             found = self._get("runs/get", {"run_id": run_id})
-            asked = _take(found, f"run {printable(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
+            asked = taken(found, f"run {printable(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
             if not asked.ok or asked.value is None:
                 return asked.bare()
             root = self._artifact_roots[run_id] = asked.value
@@ -189,53 +199,7 @@ class MlflowBackend:
         return outcome_of(self._transport.post(f"{self._uri}/api/2.0/mlflow/{call}", msgspec.json.encode(body)))
 
 
-def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
-    """What a reply means: by the server's own error code first, since the status of old servers lies."""
-    status, body = reply.status, reply.body
-    if status is None:
-        return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
-    if requests.codes.ok <= status < requests.codes.multiple_choices:
-        if body is not None:
-            return Outcome(Kind.OK, body)
-        return Outcome(Kind.RETRY, None, f"{status} without a JSON object: is this an MLflow server?", ambiguous=True)
-    code = body.get("error_code") if body else None
-    if isinstance(code, str) and code not in _TRANSIENT_CODES and status not in _TRANSIENT_STATUSES:
-        denied = code in _DENIED_CODES or status in {requests.codes.unauthorized, requests.codes.forbidden}
-        kind = Kind.DENIED if denied else Kind.REFUSED
-        return Outcome(kind, None, f"{printable(code)}: {printable(str((body or {}).get('message', '')))}", code)
-    text = f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
-    if status in {requests.codes.unauthorized, requests.codes.forbidden}:
-        return Outcome(Kind.DENIED, None, text)
-    if status == requests.codes.request_entity_too_large:
-        return Outcome(Kind.REFUSED, None, text, "HTTP_413")
-    if status < requests.codes.bad_request:
-        text = f"HTTP {status}: redirected to {printable(reply.location or '?')}; give that address as tracking URI"
-    elif status in {requests.codes.not_found, requests.codes.method_not_allowed}:
-        text = f"HTTP {status}: no MLflow API at this address (is a path prefix missing?)"
-    done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout
-    known = code if isinstance(code, str) else None
-    suspect = known == "INTERNAL_ERROR"
-    return Outcome(Kind.RETRY, None, text, known, reply.retry_after, done, suspect)
-
-
-def _take(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[str, Any]], T]) -> Outcome[T]:
-    """The wanted part of an answer; a failure says what was asked for."""
-    if not outcome.ok or outcome.value is None:
-        message = f"{what}: {outcome.message}" if what else outcome.message
-        return Outcome(outcome.kind, None, message, outcome.code, outcome.retry_after, outcome.ambiguous)
-    try:
-        return Outcome(Kind.OK, extract(outcome.value))
-    except (KeyError, TypeError, AttributeError, ValueError):
-        text = f"{what}: the answer is not MLflow's: is this an MLflow server?"
-        return Outcome(Kind.RETRY, None, text, ambiguous=True)
-
-
-def _run(run: dict[str, Any]) -> ServerRun:
-    info, data = run["info"], run.get("data", {})
-    return ServerRun(
-        run_id=str(info.get("run_id") or info["run_uuid"]),
-        experiment_id=str(info["experiment_id"]),
-        status=str(info.get("status", "")),
-        active=info.get("lifecycle_stage", "active") == "active",
-        empty=not data.get("metrics") and not data.get("params"),
-    )
+def _history(body: dict[str, Any]) -> set[tuple[str, Value, int, int]]:
+    """Values as they were sent."""
+    entries = (reading.metric(entry) for entry in body.get("metrics") or ())
+    return {(entry.key, spelled(entry.value), entry.timestamp, entry.step or 0) for entry in entries}

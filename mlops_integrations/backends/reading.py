@@ -111,6 +111,13 @@ def number(value: object) -> float:
     raise ValueError(f"{value!r} is no number")
 
 
+def spelled(value: float) -> float | str:
+    """The float itself, or the word for what is not finite, as it is sent."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 def _tags(body: Json) -> Iterator[RunTag]:
     for tag in body.get("tags") or ():
         yield RunTag(str(tag["key"]), str(tag.get("value", "")))

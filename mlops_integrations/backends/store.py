@@ -17,6 +17,7 @@ import requests
 from mlops_integrations.backends import reading, search
 from mlops_integrations.backends.base import Kind, Outcome
 from mlops_integrations.backends.http import Reply, Transport, printable
+from mlops_integrations.backends.replies import outcome_of
 from mlops_integrations.entities import (
     Clause,
     Experiment,
@@ -53,7 +54,6 @@ class Store:
     Args:
         tracking_uri: its address.
         transport: the way to it.
-        outcome_of: what a reply of this dialect means.
         sleep: waits between tries.
     """
 
@@ -66,12 +66,10 @@ class Store:
         self,
         tracking_uri: str,
         transport: Transport,
-        outcome_of: Callable[[Reply], Outcome[dict[str, Any]]],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.uri = tracking_uri.rstrip("/")
         self._transport = transport
-        self._outcome_of = outcome_of
         self._sleep = sleep
 
     # -- experiments --------------------------------------------------------------------------------------------
@@ -242,6 +240,9 @@ class Store:
                 raise ServerError(f"{call}: the server names the same next page again and again")
             seen.add(token)
 
+    def _outcome_of(self, reply: Reply) -> Outcome[dict[str, Any]]:
+        return outcome_of(reply)
+
     def _next_page(self, body: Mapping[str, Any]) -> str:
         return str(body.get("next_page_token") or "")
 
@@ -294,16 +295,10 @@ def _is_no_such_call(reply: Reply) -> bool:
 
 def metric_fields(metric: Metric) -> dict[str, object]:
     """A metric as requests hold it: words for what is not finite, integers that are integers."""
-    value: object = metric.value
-    if metric.value != metric.value:
-        value = "NaN"
-    elif metric.value in (float("inf"), float("-inf")):
-        value = "Infinity" if metric.value > 0 else "-Infinity"
+    value = reading.spelled(metric.value)
     return {"key": metric.key, "value": value, "timestamp": int(metric.timestamp), "step": int(metric.step or 0)}
 
 
 def pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
     """Keys and values as requests hold them."""
     return [{"key": str(key), "value": str(value)} for key, value in texts.items()]
-
-

@@ -30,6 +30,10 @@ class Cursor(msgspec.Struct):
     destination: str
     positions: dict[str, int] = {}
     """Journal file name -> bytes of it that are acknowledged or set aside."""
+    dialect: str | None = None
+    """What the server speaks."""
+    notes: list[str] = []
+    """What becomes there of things that such a server can't keep."""
     experiment_id: str | None = None
     run_id: str | None = None
     url: str | None = None

@@ -78,6 +78,8 @@ class Uploader:
         self._taken = 0
         self._shortened = 0
         self._suspect_after = _SUSPECT_AFTER
+        self._doubtful = self.state.run_id is not None
+        """What is to be sent may have been sent before: by an uploader that died, or with no clear answer."""
         self._readers: dict[Path, JournalReader] = {}
         self._waiting: tuple[JournalReader, Record] | None = None
         self._positions: dict[str, int] = {}
@@ -118,6 +120,7 @@ class Uploader:
                 reader.close()
 
     def _loop(self, until: Mapping[str, int] | None) -> Result:
+        self._recognize()
         due = self._clock()
         hurry = False
         while True:
@@ -145,6 +148,14 @@ class Uploader:
                     return result
             until_due = due - self._clock() if self._chunk else _POLL_SECONDS
             self._asking.wait(min(until_due, _POLL_SECONDS))
+
+    def _recognize(self) -> None:
+        found = self._asking.ask(lambda: self._backend.recognize(self.state.dialect))
+        if found.value is None:
+            raise StoppedByServerError(found.message)
+        if found.value != self.state.dialect:
+            self.state.dialect, self.state.notes = found.value, list(self._backend.notes)
+            self._asking.save()
 
     def _settle(self, ended: Ending | None, *, drains: bool) -> Result | None:
         """Nothing more is to be sent at the moment: the status is due, and perhaps that was all."""
@@ -268,13 +279,25 @@ class Uploader:
     def _post(self, batch: Batch) -> Outcome[None]:
         run_id, limits = self.state.run_id or "", self._backend.limits
         full = len(batch.metrics) == limits.metrics
+        left = batch
+
+        def attempt() -> Outcome[None]:
+            nonlocal left
+            if self._doubtful and left.metrics:
+                missing = self._backend.missing(run_id, left)
+                if missing.value is None:
+                    return missing.bare()
+                left = missing.value
+            outcome: Outcome[None] = self._backend.send(run_id, left) if len(left) else Outcome(Kind.OK)
+            self._doubtful = outcome.ambiguous
+            return outcome
 
         def is_hopeless(attempt: int, outcome: Outcome[None]) -> bool:
             # An internal error of the server may be this request's doing. If it takes another write, so it is.
             suspect = outcome.suspect and attempt >= self._suspect_after
             return suspect and self._backend.update_run(run_id, ending.RUNNING, None).ok
 
-        return self._asking.ask(lambda: self._backend.send(run_id, batch), full=full, is_hopeless=is_hopeless)
+        return self._asking.ask(attempt, full=full, is_hopeless=is_hopeless)
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch without what the server surely refuses, and with its texts cut to what it keeps."""
@@ -297,7 +320,9 @@ class Uploader:
 
     def _cut(self, item: tuple[str, str], length: int) -> tuple[str, str]:
         key, value = item
-        if len(value) <= length:
+        if self._backend.limits.one_line and ("\n" in value or "\r" in value):
+            value = value.replace("\n", "\\n").replace("\r", "\\r")
+        if value == item[1] and len(value) <= length:
             return item
         self._shortened += 1
         return key, value[:length]

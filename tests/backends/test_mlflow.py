@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations.backends.base import Batch, Kind, open_backend
-from mlops_integrations.backends.http import Reply
-from mlops_integrations.backends.mlflow import MlflowBackend, outcome_of
+from mlops_integrations.backends.base import Batch, Kind
+from mlops_integrations.backends.http import Reply, Transport
+from mlops_integrations.backends.mlflow import MlflowBackend
+from mlops_integrations.backends.replies import outcome_of
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.settings import Access
 
@@ -118,9 +119,7 @@ def test_hints() -> None:
 @pytest.fixture
 def backend() -> MlflowBackend:
     """A backend that is asked nothing over the network."""
-    made = open_backend("http://127.0.0.1:1/prefix/", Access())
-    assert isinstance(made, MlflowBackend)
-    return made
+    return MlflowBackend("http://127.0.0.1:1/prefix/", Transport(Access()))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_batch_on_the_wire(server: Any) -> None:
         [("p", 'x"\n')],
         [("t", "")],
     )
-    assert open_backend(f"{server.url}/prefix", Access()).send("r", batch).ok
+    assert MlflowBackend(f"{server.url}/prefix", Transport(Access())).send("r", batch).ok
     request = server.requests[0]
     assert request.path == "/prefix/api/2.0/mlflow/runs/log-batch"
     expected = {
@@ -176,7 +175,7 @@ def test_created_run_has_what_the_teams_page_shows(server: Any) -> None:
     """Our uid to find it again, and the tags that MLflow's own client sets."""
     server.answer(200, b'{"run": {"info": {"run_id": "r", "experiment_id": "1"}}}')
     spec = RunSpec("mlops-1", "baseline", 5, user="ada", source_name="train.py", source_type="LOCAL")
-    made = open_backend(server.url, Access()).create_run("1", spec, "parent")
+    made = MlflowBackend(server.url, Transport(Access())).create_run("1", spec, "parent")
     assert made.value == "r"
     body = json.loads(server.requests[0].body)
     tags = {tag["key"]: tag["value"] for tag in body.pop("tags")}
@@ -209,14 +208,14 @@ def test_experiment_by_name(server: Any, answers: list[tuple[int, bytes]], calls
     """Found, or made; that somebody else has made it meanwhile is no failure."""
     for status, body in answers:
         server.answer(status, body)
-    assert open_backend(server.url, Access()).open_experiment("цифры", None).value == "7"
+    assert MlflowBackend(server.url, Transport(Access())).open_experiment("цифры", None).value == "7"
     assert calls == [request.path.split("/")[-1].split("?")[0] for request in server.requests]
 
 
 def test_deleted_experiment(server: Any) -> None:
     """It is refused, and the message tells what to do."""
     server.answer(200, EXPERIMENT.replace(b'"active"', b'"deleted"'))
-    outcome = open_backend(server.url, Access()).open_experiment("digits", None)
+    outcome = MlflowBackend(server.url, Transport(Access())).open_experiment("digits", None)
     assert (outcome.kind, outcome.code) == (Kind.REFUSED, "EXPERIMENT_DELETED")
     assert "restore it" in outcome.message
 
@@ -227,7 +226,7 @@ def test_deleted_experiment(server: Any) -> None:
 def test_json_that_is_not_mlflows(server: Any, body: bytes) -> None:
     """A JSON object of some other service is not taken for an answer, and no exception."""
     server.answer(200, body)
-    outcome = open_backend(server.url, Access()).get_run("r")
+    outcome = MlflowBackend(server.url, Transport(Access())).get_run("r")
     assert (outcome.kind, outcome.value, outcome.ambiguous) == (Kind.RETRY, None, True)
     assert "is this an MLflow server?" in outcome.message
 
@@ -237,7 +236,7 @@ def test_run_as_the_server_has_it(server: Any, id_name: str) -> None:
     """Its id by either name, whether it is deleted, whether anything was logged to it."""
     info = {id_name: "r", "experiment_id": 7, "status": "RUNNING", "lifecycle_stage": "deleted"}
     server.answer(200, json.dumps({"run": {"info": info, "data": {"metrics": [{"key": "a"}]}}}).encode())
-    run = open_backend(server.url, Access()).get_run("r").value
+    run = MlflowBackend(server.url, Transport(Access())).get_run("r").value
     assert run is not None
     assert (run.run_id, run.experiment_id, run.status, run.active, run.empty) == ("r", "7", "RUNNING", False, False)
 
@@ -245,7 +244,7 @@ def test_run_as_the_server_has_it(server: Any, id_name: str) -> None:
 def test_search_without_hits(server: Any) -> None:
     """MLflow leaves an empty list out."""
     server.answer(200)
-    assert open_backend(server.url, Access()).find_runs("1", "mlops-1").value == []
+    assert MlflowBackend(server.url, Transport(Access())).find_runs("1", "mlops-1").value == []
 
 
 def test_halves_hold_the_whole() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from fault_proxy import FaultProxy
 
 import mlops_integrations as mlops
+from fault_proxy import FaultProxy
 from mlops_integrations.journal import cursor
 from real_mlflow import MlflowServer, eventually
 from trainer import Trainer

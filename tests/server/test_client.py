@@ -189,7 +189,7 @@ def test_searches_that_can_not_be(client: mlops.TrackingClient, experiment: str)
         list(client.search_runs([experiment], MetricClause("a`b", "<", 1)))
     with pytest.raises(ValueError, match="quotes"):
         list(client.search_runs([experiment], ParamClause("a", "==", "'\"")))
-    with pytest.raises(ServerError, match="(?i)filter|clause|invalid"):
+    with pytest.raises(ServerError, match=r"(?i)filter|clause|invalid"):
         list(client.search_runs([experiment], "nonsense ="))
 
 

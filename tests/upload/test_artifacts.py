@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,20 @@ def logged(run: RunDirectory, header: Header, spec: RunSpec) -> None:
 
 
 @pytest.fixture
-def uploader(run: RunDirectory, clock: Any) -> Callable[..., Uploader]:
-    """An uploader of the run to a store."""
+def uploader(run: RunDirectory, clock: Any) -> Iterator[Callable[..., Uploader]]:
+    """Makes an uploader of the run to a store."""
+    watched: list[Writers] = []
 
     def make(store: Store, **around: Any) -> Uploader:
         world = Surroundings(clock=clock, sleep=clock.sleep)
         for name, value in around.items():
             setattr(world, name, value)
-        return Uploader(run, store, "http://store", Writers(run), world)
+        watched.append(Writers(run))
+        return Uploader(run, store, "http://store", watched[-1], world)
 
-    return make
+    yield make
+    for writers in watched:
+        writers.close()
 
 
 def state_of(run: RunDirectory) -> cursor.Cursor:

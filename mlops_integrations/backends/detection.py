@@ -1,0 +1,75 @@
+"""Finds out by asking what a server speaks, once; the answer is remembered beside the run.
+
+A status alone proves nothing: the oldest servers answer 200 and a page for people to anything. So only JSON counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+
+from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.http import Reply, Transport
+from mlops_integrations.backends.replies import outcome_of
+
+if TYPE_CHECKING:
+    from mlops_integrations.backends.base import Backend
+
+MLFLOW: Final = "mlflow"
+PREVIEW: Final = "mlflow-preview"
+
+
+def detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
+    """The dialect of a server."""
+    base = tracking_uri.rstrip("/")
+    modern = transport.get(f"{base}/api/2.0/mlflow/experiments/get", {"experiment_id": "0"})
+    if _is_mlflow(modern, "experiment"):
+        return Outcome(Kind.OK, MLFLOW)
+    if modern.status not in {requests.codes.ok, requests.codes.not_found, requests.codes.method_not_allowed}:
+        return _retyped(outcome_of(modern))
+    preview = transport.get(f"{base}/api/2.0/preview/mlflow/experiments/list", {})
+    if _is_mlflow(preview, "experiments"):
+        return Outcome(Kind.OK, PREVIEW)
+    return _retyped(outcome_of(modern if preview.status == requests.codes.not_found else preview))
+
+
+def _is_mlflow(reply: Reply, wanted: str) -> bool:
+    """Whether the API answers: what was asked for, or that there is no such thing, in its own words."""
+    if reply.body is None:
+        return False
+    if reply.status == requests.codes.ok:
+        return wanted in reply.body
+    return isinstance(reply.body.get("error_code"), str) and outcome_of(reply).kind is Kind.REFUSED
+
+
+def _retyped(outcome: Outcome[dict[str, Any]]) -> Outcome[str]:
+    kind = outcome.kind if outcome.kind is Kind.DENIED else Kind.RETRY
+    return Outcome(kind, None, outcome.message, outcome.code, outcome.retry_after)
+
+
+class Recognizing:
+    """A backend that is one of several, as soon as its server was asked."""
+
+    def __init__(
+        self, tracking_uri: str, transport: Transport, dialects: Mapping[str, Callable[[str, Transport], Backend]]
+    ) -> None:
+        self._uri = tracking_uri
+        self._transport = transport
+        self._dialects = dialects
+        self._known: Backend | None = None
+
+    def recognize(self, known: str | None) -> Outcome[str]:
+        """Ask, unless it is known."""
+        if self._known is not None:
+            return Outcome(Kind.OK, self._known.dialect)
+        found = Outcome(Kind.OK, known) if known in self._dialects else detect(self._uri, self._transport)
+        if found.ok and found.value is not None:
+            self._known = self._dialects[found.value](self._uri, self._transport)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if self._known is None:
+            raise AttributeError(f"{name}: the server's dialect is not known yet")
+        return getattr(self._known, name)

@@ -1,0 +1,87 @@
+"""What replies mean: MLflow's error codes and statuses, told apart into what to do next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import requests
+
+from mlops_integrations.backends.base import Kind, Outcome, ServerRun
+from mlops_integrations.backends.http import Reply, printable
+
+T = TypeVar("T")
+
+_DENIED_CODES: Final = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+_TRANSIENT_CODES: Final = frozenset(
+    {
+        "INTERNAL_ERROR",
+        "TEMPORARILY_UNAVAILABLE",
+        "SERVICE_UNDER_MAINTENANCE",
+        "WORKSPACE_TEMPORARILY_UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "REQUEST_LIMIT_EXCEEDED",
+        "COULD_NOT_ACQUIRE_LOCK",
+        "IO_ERROR",
+        "ABORTED",
+        "CANCELLED",
+    }
+)
+_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 502, 503, 504})
+"""What a gateway says about the moment, whatever code of its own it adds. 500 is none of them: old servers say so
+about wrong requests, too.
+"""
+
+
+def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
+    """What a reply means: by the server's own error code first, since the status of old servers lies."""
+    status, body = reply.status, reply.body
+    if status is None:
+        return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
+    if requests.codes.ok <= status < requests.codes.multiple_choices:
+        if body is not None:
+            return Outcome(Kind.OK, body)
+        return Outcome(Kind.RETRY, None, f"{status} without a JSON object: is this an MLflow server?", ambiguous=True)
+    code = body.get("error_code") if body else None
+    if isinstance(code, str) and code not in _TRANSIENT_CODES and status not in _TRANSIENT_STATUSES:
+        denied = code in _DENIED_CODES or status in {requests.codes.unauthorized, requests.codes.forbidden}
+        kind = Kind.DENIED if denied else Kind.REFUSED
+        return Outcome(kind, None, f"{printable(code)}: {printable(str((body or {}).get('message', '')))}", code)
+    text = f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
+    if status in {requests.codes.unauthorized, requests.codes.forbidden}:
+        return Outcome(Kind.DENIED, None, text)
+    if status == requests.codes.request_entity_too_large:
+        return Outcome(Kind.REFUSED, None, text, "HTTP_413")
+    if status < requests.codes.bad_request:
+        text = f"HTTP {status}: redirected to {printable(reply.location or '?')}; give that address as tracking URI"
+    elif status in {requests.codes.not_found, requests.codes.method_not_allowed}:
+        text = f"HTTP {status}: no MLflow API at this address (is a path prefix missing?)"
+    done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout
+    known = code if isinstance(code, str) else None
+    suspect = known == "INTERNAL_ERROR"
+    return Outcome(Kind.RETRY, None, text, known, reply.retry_after, done, suspect)
+
+
+def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[str, Any]], T]) -> Outcome[T]:
+    """The wanted part of an answer; a failure says what was asked for."""
+    if not outcome.ok or outcome.value is None:
+        message = f"{what}: {outcome.message}" if what else outcome.message
+        return Outcome(outcome.kind, None, message, outcome.code, outcome.retry_after, outcome.ambiguous)
+    try:
+        return Outcome(Kind.OK, extract(outcome.value))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        text = f"{what}: the answer is not MLflow's: is this an MLflow server?"
+        return Outcome(Kind.RETRY, None, text, ambiguous=True)
+
+
+def server_run(run: dict[str, Any]) -> ServerRun:
+    """A run, as far as the uploader wants to know it."""
+    info, data = run["info"], run.get("data", {})
+    return ServerRun(
+        run_id=str(info.get("run_id") or info["run_uuid"]),
+        experiment_id=str(info["experiment_id"]),
+        status=str(info.get("status", "")),
+        active=info.get("lifecycle_stage", "active") == "active",
+        empty=not data.get("metrics") and not data.get("params"),
+    )
