@@ -34,6 +34,8 @@ when you know that they don't
 _STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."
 _RUNS: Final = "The table of runs, oldest first."
 _SHOW: Final = "One run: parameters, tags, metrics with their curves. Several runs: compared side by side."
+_DOCTOR: Final = "Ask a tracking server what it is. Nothing is written there without --write."
+_URI: Final = "the server; left out, MLFLOW_TRACKING_URI"
 _DIRECTORIES: Final = """\
 a run directory, one that holds run directories, or a run as \"show\" takes it; left out, MLOPS_DIR, then ./mlops_runs
 """
@@ -108,7 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("runs", metavar="RUN", nargs="*", help=_RUN)
     show.add_argument("--dir", metavar="DIR", help=_ROOT)
     show.set_defaults(command=_show)
+
+    doctor = commands.add_parser("doctor", help="what a server speaks, takes and keeps", description=_DOCTOR)
+    doctor.add_argument("uri", metavar="URI", nargs="?", help=_URI)
+    doctor.add_argument("--write", action="store_true", help="try writing, too: makes an experiment and a run")
+    doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _doctor(terminal: Terminal, typed: argparse.Namespace) -> int:
+    from mlops_integrations.command.doctor import Doctor
+
+    return Doctor(terminal, typed.uri).run(write=typed.write)
 
 
 def _sync(terminal: Terminal, typed: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from mlops_integrations.errors import ServerError
 if TYPE_CHECKING:
     import os
 
-    from mlops_integrations.backends.store import Store
+    from mlops_integrations.backends.store import About, Store
 
 T = TypeVar("T")
 
@@ -76,6 +76,10 @@ class TrackingClient:
     def dialect(self) -> str:
         """What the server speaks: it is asked, if that was not given."""
         return self._store.dialect
+
+    def about(self) -> About:
+        """What the server tells of itself: version, clock, limits, and what it can't keep."""
+        return self._store.about()
 
     # -- experiments --------------------------------------------------------------------------------------------
 

@@ -80,6 +80,12 @@ class Limits:
     """Texts can't have line breaks."""
 
 
+MLFLOW_LIMITS: Final = Limits(
+    metrics=1_000, params=100, tags=100, request_bytes=1_000_000, param_length=6_000, tag_length=8_000
+)
+"""Of MLflow's own servers from 1.0 on, and of those that do as they do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The content of one request: metrics, or params, or tags."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from mlops_integrations.backends import artifact_roots, reading
-from mlops_integrations.backends.base import Batch, Kind, Limits, Outcome, ServerRun
+from mlops_integrations.backends.base import MLFLOW_LIMITS, Batch, Kind, Outcome, ServerRun
 from mlops_integrations.backends.http import Transport, printable
 from mlops_integrations.backends.reading import spelled
 from mlops_integrations.backends.replies import outcome_of, server_run, taken
@@ -26,9 +26,6 @@ from mlops_integrations.journal.records import RunSpec, Value
 UID_TAG: Final = "mlops.uid"
 """The tag by which a run is found again when the reply to its creation was lost."""
 
-_LIMITS: Final = Limits(
-    metrics=1_000, params=100, tags=100, request_bytes=1_000_000, param_length=6_000, tag_length=8_000
-)
 _NAME_LENGTH: Final = 250
 _NAME: Final = re.compile(r"[/\w.\- :]*")
 _NOT_FOUND: Final = "RESOURCE_DOES_NOT_EXIST"
@@ -57,7 +54,7 @@ class MlflowBackend:
     """One MLflow server."""
 
     dialect = "mlflow"
-    limits = _LIMITS
+    limits = MLFLOW_LIMITS
     notes = ()
 
     def __init__(self, tracking_uri: str, transport: Transport) -> None:
@@ -102,7 +99,9 @@ class MlflowBackend:
             "mlflow.source.type": spec.source_type,
             "mlflow.parentRunId": parent_run_id,
         }
-        given = [{"key": key, "value": value[: _LIMITS.tag_length]} for key, value in tags.items() if value is not None]
+        given = [
+            {"key": key, "value": value[: MLFLOW_LIMITS.tag_length]} for key, value in tags.items() if value is not None
+        ]
         body = {
             "experiment_id": experiment_id,
             "run_name": spec.name,

@@ -223,6 +223,8 @@ class PreviewStore(Store):
     """The same server as ``TrackingClient`` sees it."""
 
     dialect = "mlflow-preview"
+    limits = _LIMITS
+    notes = (NO_STEPS,)
     prefix = PREFIX
     run_key = "run_uuid"
 

@@ -6,16 +6,19 @@ Calls that may be repeated are, a few times, when the server or the way to it is
 
 from __future__ import annotations
 
+import email.utils
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 import requests
 
 from mlops_integrations.backends import reading, search
-from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.base import MLFLOW_LIMITS, Kind, Limits, Outcome
 from mlops_integrations.backends.http import Reply, Transport, printable
 from mlops_integrations.backends.replies import outcome_of
 from mlops_integrations.entities import (
@@ -43,9 +46,21 @@ Fields = Mapping[str, object]
 _TRIES: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _PAGE: Final = 1_000
+_VERSION: Final = re.compile(r"\d[\w.\-+]*")
 _HISTORY_PAGE: Final = 25_000
 _NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "NotFound", "NotAuthorizedOrNotFound"})
 _EXISTS_CODES: Final = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a server tells of itself, and what is known of its kind."""
+
+    version: str | None
+    clock: float | None
+    """Its time, in seconds since 1970."""
+    limits: Limits
+    notes: Sequence[str]
 
 
 class Store:
@@ -59,6 +74,8 @@ class Store:
 
     dialect = "mlflow"
     prefix = "/api/2.0/mlflow"
+    limits = MLFLOW_LIMITS
+    notes: Sequence[str] = ()
     run_key = "run_id"
     """What a run's id is called in requests."""
 
@@ -71,6 +88,12 @@ class Store:
         self.uri = tracking_uri.rstrip("/")
         self._transport = transport
         self._sleep = sleep
+
+    def about(self) -> About:
+        """What the server tells of itself."""
+        reply = self._transport.get(f"{self.uri}/version", {})
+        version = reply.text if reply.status == requests.codes.ok and _VERSION.fullmatch(reply.text) else None
+        return About(version, _date(reply.headers.get("Date")), self.limits, self.notes)
 
     # -- experiments --------------------------------------------------------------------------------------------
 
@@ -285,6 +308,13 @@ class Store:
         if outcome.kind is Kind.RETRY and not outcome.suspect:
             return UnreachableError(f"{text} ({self.uri})", **about)
         return ServerError(text, **about)
+
+
+def _date(header: str | None) -> float | None:
+    try:
+        return None if header is None else email.utils.parsedate_to_datetime(header).timestamp()
+    except (ValueError, TypeError):
+        return None
 
 
 def _is_no_such_call(reply: Reply) -> bool:
