@@ -48,7 +48,7 @@ def train(callback):
 
 
 if __name__ == "__main__":
-    callback = MLOpsCallback(experiment_name="digits", run_name="keras", params={"batch_size": BATCH_SIZE})
+    callback = MLOpsCallback(experiment_name="digits", run_name="keras")
     accuracy = train(callback)
     print(f"test accuracy: {accuracy:.3f}")
     print(f"run directory: {callback.run.directory}")

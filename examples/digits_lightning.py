@@ -47,7 +47,7 @@ class DigitsClassifier(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
 
-def digits():
+def digits(batch_size=32):
     """1,797 images of 8 x 8 pixels: 60 % to train with, 20 % to validate, 20 % that training never sees."""
     images, labels = load_digits(return_X_y=True)
     images = images.astype("float32") / 16
@@ -55,7 +55,7 @@ def digits():
     x_train, x_val, y_train, y_val = train_test_split(x_rest, y_rest, test_size=0.25, stratify=y_rest, random_state=0)
     parts = ((x_train, y_train), (x_val, y_val), (x_test, y_test))
     datasets = [TensorDataset(torch.from_numpy(x), torch.from_numpy(y)) for x, y in parts]
-    return [DataLoader(dataset, batch_size=32, shuffle=dataset is datasets[0]) for dataset in datasets]
+    return [DataLoader(dataset, batch_size, shuffle=dataset is datasets[0]) for dataset in datasets]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training metrics, recorded crash-safe and delivered to any MLflow-compatible tracking server.
 
-``import mlops_integrations as mlops``: ``mlops.start_run``, ``mlops.active_run``, ``mlops.Run``, ``mlops.errors``.
+``import mlops_integrations as mlops``: ``mlops.start_run``, ``mlops.active_run``, ``mlops.Run``, ``mlops.autolog``,
+``mlops.TrackingClient``, ``mlops.entities``, ``mlops.errors``.
 The doors are modules of their own, imported by name: ``mlops_integrations.keras``, ``mlops_integrations.lightning``.
 Nothing is imported before it is used: neither a framework nor ``requests``.
 """
@@ -11,19 +12,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlops_integrations import entities as entities
     from mlops_integrations import errors as errors
+    from mlops_integrations.autologging import autolog as autolog
+    from mlops_integrations.client import TrackingClient as TrackingClient
     from mlops_integrations.lifetime import active_run as active_run
     from mlops_integrations.run import Run as Run
     from mlops_integrations.start import start_run as start_run
 
     __version__: str
 
-__all__ = ["Run", "__version__", "active_run", "errors", "start_run"]
+__all__ = ["Run", "TrackingClient", "__version__", "active_run", "autolog", "entities", "errors", "start_run"]
 
 _HOMES = {
     "Run": ("run", "Run"),
     "__version__": ("version", "VERSION"),
     "active_run": ("lifetime", "active_run"),
+    "autolog": ("autologging", "autolog"),
+    "TrackingClient": ("client", "TrackingClient"),
+    "entities": ("entities", None),
     "errors": ("errors", None),
     "start_run": ("start", "start_run"),
 }

@@ -67,6 +67,7 @@ class Door:
         """Of the door's own run: copies of the door in other processes have the same."""
         self._run = run
         self._is_own = run is None
+        self._borrows = False
         self._options = given
         self._begun = run is not None
         self._in_training = False
@@ -74,28 +75,47 @@ class Door:
 
     @property
     def prepared(self) -> Run:
-        """The run with its name, ids and directory; of an own one nothing is recorded by asking for it."""
+        """The run with its name, ids and directory; of an own one nothing is recorded by asking for it.
+
+        Who writes to it has begun it.
+        """
+        if self._is_in_worker:
+            return start.absent(self._uid, FORKED)
+        self._borrow()
         if self._run is None:
             self._run = start.prepare(self._options, self._uid)
+        if not self._begun:
+            self._run.recording.when_opened = self._greet
         return self._run
 
     @property
     def run(self) -> Run:
         """The run; its own one is opened now if it was not yet."""
-        if self._pid != os.getpid():
-            if multiprocessing.current_process().daemon:  # a worker, which only loads data
-                return start.absent(self._uid, FORKED)
+        if self._pid != os.getpid() and not self._is_in_worker:
             self._adopt()
         run = self.prepared
-        if not self._begun:
-            self._begun = True
-            start.begin(run, self._options)
+        if not self._begun and not self._is_in_worker:
+            start.begin(run)
+            self._greet()
         return run
 
     @property
     def is_own(self) -> bool:
         """Whether the run is the door's own, to be ended by it."""
         return self._is_own
+
+    def borrow(self) -> None:
+        """Record into a run that the user has opened by ``start_run``, if one is open when the door's own would begin.
+
+        It is left open. For doors that were not asked for by name.
+        """
+        self._borrows = self._is_own
+
+    def _borrow(self) -> None:
+        if self._borrows and self._run is None:
+            self._run = start.users_run()
+            self._is_own = self._run is None
+            self._begun = not self._is_own
 
     def keep(self, **options: object) -> None:
         """Keywords of ``start_run`` for the door's own run, where its maker gave none and it has not begun."""
@@ -105,6 +125,7 @@ class Door:
 
     def resume(self, uid: str, run_id: str | None = None) -> None:
         """Go on with the run that a checkpoint names, unless the door's own has begun or its maker said otherwise."""
+        self._borrow()
         if self._is_own and not self._begun and "resume" not in self._options:
             self._run, self._options = start.prepared_again(self.prepared, self._options, uid, run_id)
 
@@ -150,7 +171,9 @@ class Door:
             self.failed(error)
         elif self._in_training:
             self._in_training = False
-            self.run.training_ended()
+            # An interpreter that exits does not tell whether ``sys.exit`` ended it, and with which code.
+            exits = isinstance(error, SystemExit)
+            self.run.training_ended(*(ending.of_exception(error) if exits else ()))
 
     def requeued(self) -> None:
         """The job goes back into its queue, to go on later: the run stays RUNNING, however this process ends."""
@@ -166,6 +189,17 @@ class Door:
         except Exception:  # it is the opening of the run that fails
             seams.say_failure(error)
 
+    @property
+    def _is_in_worker(self) -> bool:
+        """Whether this is the copy of a door in a process that only loads data."""
+        return self._pid != os.getpid() and multiprocessing.current_process().daemon
+
+    def _greet(self) -> None:
+        """The run begins: once."""
+        if not self._begun:
+            self._begun = True
+            start.greet(self.prepared, self._options)
+
     def _adopt(self) -> None:
         """In a forked or spawned process that trains: the same run, through a journal file of this process."""
         self._pid = os.getpid()
@@ -173,4 +207,5 @@ class Door:
             self._run = self._run.adopted()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._borrow()  # where the copy goes, the user's run may not be found
         return vars(self) | {"_pid": 0, "_in_training": False}

@@ -1,36 +1,54 @@
 """The Keras door: ``model.fit(..., callbacks=[MLOpsCallback(experiment_name="digits")])``.
 
 Records each epoch of ``fit`` by Keras' own names (``loss``, ``accuracy``, ``val_loss``, ``learning_rate``), on request
-each batch (``batch/loss``), and ``evaluate`` (``test_loss``). Keras tells its callbacks nothing when ``fit`` raises:
-that the exit of the process tells, or the ``with`` block of a run that was given as ``run=``.
+each batch (``batch/loss``), ``evaluate`` (``test_loss``), the parameters of ``compile`` and ``fit``, and the model's
+summary as the artifact ``model_summary.txt``.
+
+Keras tells its callbacks nothing when ``fit`` or ``evaluate`` raises, and nothing of the batch size. So these methods
+of ``keras.Model`` are wrapped, once, when the first callback is made: Keras' own is called with what it was given, and
+callbacks of ours that take part are told of the exception that leaves it, which makes the run FAILED. With Ctrl-C and
+``sys.exit`` the run stays open, since some stop a training so, and go on: how the process ends tells, or the
+notebook's cell.
+
+Where several processes train together (``RANK`` is set), the one with rank 0 records.
 """
 
 # ruff: noqa: ARG002 - the arguments of hooks are Keras' own
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
+import tempfile
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
+from mlops_integrations import keras_model, seams, settings
 from mlops_integrations.door import Door, guarded, keywords_of_start_run
 from mlops_integrations.run import Run
 
 try:
-    from keras import ops
-    from keras.callbacks import Callback
+    from keras import Model, ops
+    from keras.callbacks import Callback, CallbackList
 except ModuleNotFoundError as error:
     if error.name != "keras":  # Keras is there, and says itself what it lacks
         raise
     raise ImportError('Keras is not installed: pip install "mlops-integrations[keras]"') from None
 
-_counting: Final = threading.Lock()
-"""Guards the number of batches, of which Keras tells in several threads at once. Not a callback's own: those pickle."""
+_lock: Final = threading.Lock()
+"""Guards what threads share: the number of batches, of which Keras tells in several at once, and the set below. Not a
+callback's own: those pickle."""
+
+_callbacks: Final[weakref.WeakSet[MLOpsCallback]] = weakref.WeakSet()
+"""All there are."""
 
 
 class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
-    """Records what ``fit`` and ``evaluate`` tell their callbacks. One callback is one run, however often it is used.
+    """Records what ``fit`` and ``evaluate`` do. One callback is one run, however often it is used.
 
     Args:
         run: an open run to record into, left open; instead of the keywords below.
@@ -41,7 +59,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
         resume: a run to go on with.
         parent: the run that this one belongs to.
-        params: recorded beside those of the first ``fit``; Keras does not tell the batch size, so name it here.
+        params: recorded beside those of the first ``fit``.
         tags: recorded when the run begins.
         directory: where run directories are made.
         mode: "online", "offline" or "disabled".
@@ -52,6 +70,8 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
     """
 
     async_safe: Final = True  # else Keras waits for the device after every batch
+    keeps_model = True
+    """Whether it still refers to the model when ``fit`` has ended, as Keras' callbacks do."""
 
     def __init__(
         self,
@@ -72,19 +92,82 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()
+        if run is None and settings.rank() > 0:
+            options["mode"] = "disabled"
         self._door = Door(run, options)
+        self._given_params = frozenset(params or ())
         self._log_every_batch = log_every_batch
+        self._of_fit: dict[str, object] = {}
+        """The parameters of the ``fit`` that was called last."""
         self._described = False
+        self._summarized = False
+        self._trained: weakref.ref[Any] | None = None
+        """The model that ``fit`` was called for last."""
+        self._called = False
         self._fitting = False
+        self._testing = False
         self._apart = False
         self._epochs = 0
         self._batches = 0
         self._first_batch = 0
+        self._at_once = 1
+        """Batches that Keras trains before it tells."""
+        self._steps: int | None = None
+        """Batches of an epoch, if Keras knows."""
+        _watch(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_trained": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _watch(self)
 
     @property
     def run(self) -> Run:
         """The run; opened now if it was not yet."""
         return self._door.run
+
+    # -- what is seen around fit and evaluate ---------------------------------------------------------------------
+
+    def is_training(self, model: Any) -> bool:
+        """Whether the last ``fit`` of this model was called with this callback."""
+        return self._called and self._trained is not None and self._trained() is model
+
+    def is_testing(self, model: Any) -> bool:
+        """Whether ``evaluate`` of this model does."""
+        return self._testing and self._model is model
+
+    @guarded
+    def fit_is_called(self, model: Any, arguments: Mapping[str, Any]) -> None:
+        """``fit`` was called with this callback; what it raises from here on has left the training."""
+        self.set_model(model)
+        self._trained = weakref.ref(model)
+        self._called, self._fitting, self._apart = True, True, False
+        self._door.began()
+        self._of_fit = keras_model.of_fit(arguments)
+
+    @guarded
+    def fit_was_left(self, error: BaseException) -> None:
+        """This exception has left ``fit``."""
+        self._called = self._fitting = self._testing = self._apart = False
+        self._release()
+        self._door.began()  # unless it has: another callback may raise after ours was told of the end
+        self._door.left(error)
+
+    def fit_is_called_without(self) -> None:
+        """The model that this callback was used with is trained again, without it."""
+        self._called = False
+
+    @guarded
+    def evaluate_was_left(self, error: BaseException) -> None:
+        """This exception has left ``evaluate``. Inside ``fit`` it may be caught; if not, it leaves ``fit`` as well."""
+        self._testing = self._apart = False
+        if not self._fitting:
+            self._release()
+            self._door.left(error)
+
+    # -- Keras' hooks ---------------------------------------------------------------------------------------------
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Keras prepares ``fit``, ``evaluate`` or ``predict``, but not the validation within ``fit``."""
@@ -94,25 +177,33 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
     @guarded
     def on_train_begin(self, logs: Mapping[str, object] | None = None) -> None:
         """``fit`` begins; it may be another one, or the same again after it was interrupted."""
-        self._fitting, self._apart = True, False
+        self._trained = weakref.ref(self._model)
+        self._called, self._fitting, self._apart = True, True, False
         self._door.began()
+        self._at_once = int(getattr(self._model, "steps_per_execution", None) or 1)
+        told = getattr(self, "params", None) or {}  # not yet set in old versions
+        self._steps = told.get("steps")
         if not self._described:
             self._described = True
-            self.run.log_params(_params(self.model, self.params))
+            params = {"epochs": told.get("epochs"), "steps_per_epoch": told.get("steps"), **self._of_fit}
+            params |= keras_model.of_model(self.model, _learning_rate(self.model))
+            fresh = {key: value for key, value in params.items() if value is not None and key not in self._given_params}
+            self.run.log_params(fresh)
+        self._summarize()
 
     @guarded
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, object] | None = None) -> None:
         """Number the batches on from here."""
-        self._door.began()  # again, if a callback has called ``evaluate`` in between
+        self._door.began()  # again, if somebody has ended the run in between
         self._first_batch = self._batches
 
     @guarded
     def on_train_batch_end(self, batch: int, logs: Mapping[str, object] | None = None) -> None:
         """Record a batch, if asked to; in any thread, in any order."""
         if self._log_every_batch and logs:
-            step = self._first_batch + batch
+            step = self._first_batch + self._last_of(batch)
             self.run.log_metrics({f"batch/{key}": value for key, value in logs.items()}, step)
-            with _counting:
+            with _lock:
                 self._batches = max(self._batches, step + 1)
 
     @guarded
@@ -121,19 +212,23 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         step = max(epoch, self._epochs)
         self._epochs = step + 1
         self.run.log_metrics(logs or {}, step)
-        if "learning_rate" not in (logs or {}):
-            self.run.log_metrics(_learning_rate(self.model), step)
+        rate = _learning_rate(self.model)
+        if "learning_rate" not in (logs or {}) and rate is not None:
+            self.run.log_metrics({"learning_rate": rate}, step)
+        self._summarize()
 
     @guarded
     def on_train_end(self, logs: Mapping[str, object] | None = None) -> None:
         """``fit`` has come to its end."""
         self._fitting = False
+        self._release()
         self._door.ended()
 
     @guarded
     def on_test_begin(self, logs: Mapping[str, object] | None = None) -> None:
         """``evaluate`` begins, or the validation within ``fit``."""
         if self._apart or not self._fitting:
+            self._testing = True
             self._door.began()
 
     @guarded
@@ -143,31 +238,113 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
             self.run.log_metrics(
                 {f"test_{key}": value for key, value in (logs or {}).items()}, max(self._epochs - 1, 0)
             )
-            self._door.ended()
-        self._apart = False
+            if not self._fitting:
+                self._release()
+                self._door.ended()
+        self._testing = self._apart = False
 
     def on_predict_end(self, logs: Mapping[str, object] | None = None) -> None:
         """Nothing to record."""
         self._apart = False
 
+    # -- inside ---------------------------------------------------------------------------------------------------
 
-def _params(model: Any, fit: Mapping[str, object]) -> dict[str, object]:
-    """The parameters of a training: of ``fit``, of the optimizer, the loss."""
-    optimizer = model.optimizer
-    config = {} if optimizer is None else {**optimizer.get_config(), "name": type(optimizer).__name__}
-    params = {"epochs": fit.get("epochs"), "steps_per_epoch": fit.get("steps"), "loss": _name(model.loss)}
-    params |= {f"optimizer/{key}": value for key, value in config.items()}
-    return {key: value for key, value in params.items() if value is not None}
+    def _release(self) -> None:
+        if not self.keeps_model:
+            self.set_model(None)
+
+    def _last_of(self, batch: int) -> int:
+        """The last batch of those that were trained at once, of which some versions of Keras tell the first."""
+        if self._at_once > 1 and batch % self._at_once == 0:
+            batch += self._at_once - 1
+        return min(batch, self._steps - 1) if self._steps else batch
+
+    def _summarize(self) -> None:
+        """Keep the model's summary as soon as there is one: some models are built by their first batch."""
+        if self._summarized or not self._model.built:
+            return
+        self._summarized = True
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "model_summary.txt")
+            path.write_text(keras_model.summary(self._model), encoding="utf-8")
+            self.run.log_artifact(path)
 
 
-def _name(loss: Any) -> Any:
-    if isinstance(loss, Mapping):
-        return {key: _name(value) for key, value in loss.items()}
-    if isinstance(loss, (list, tuple)):
-        return [_name(value) for value in loss]
-    return loss if loss is None or isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+# -- around Keras' fit and evaluate -----------------------------------------------------------------------------------
 
 
-def _learning_rate(model: Any) -> dict[str, float]:
+def ours_among(callbacks: Any) -> Iterator[MLOpsCallback]:
+    """The callbacks of ours in what ``fit`` was given, in whatever form Keras takes."""
+    if isinstance(callbacks, MLOpsCallback):
+        yield callbacks
+    elif isinstance(callbacks, CallbackList):
+        yield from ours_among(callbacks.callbacks)
+    elif isinstance(callbacks, (list, tuple)):
+        for callback in callbacks:
+            yield from ours_among(callback)
+
+
+def joined(callbacks: Any, callback: MLOpsCallback) -> Any:
+    """What ``fit`` was given and this callback, in a container of its own."""
+    if isinstance(callbacks, CallbackList):
+        both = copy.copy(callbacks)
+        both.callbacks = [*callbacks.callbacks, callback]
+        callback.set_params(callbacks.params)
+        return both
+    if isinstance(callbacks, (list, tuple)):
+        return [*callbacks, callback]
+    return [callback] if callbacks is None else [callbacks, callback]
+
+
+def before_fit(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tell our callbacks that ``fit`` was called with them; changes nothing."""
+    try:
+        given = inspect.signature(Model.fit).bind_partial(model, *args, **kwargs).arguments
+    except TypeError:  # Keras says that better
+        return args, kwargs
+    ours = list(ours_among(given.get("callbacks")))
+    for callback in _known():
+        if callback in ours:
+            callback.fit_is_called(model, given)
+        elif callback.is_training(model):
+            callback.fit_is_called_without()
+    return args, kwargs
+
+
+def _after_failed_fit(model: Any, error: BaseException) -> None:
+    for callback in _known():
+        if callback.is_training(model):
+            callback.fit_was_left(error)
+
+
+def _after_failed_evaluate(model: Any, error: BaseException) -> None:
+    for callback in _known():
+        if callback.is_testing(model):
+            callback.evaluate_was_left(error)
+
+
+def _known() -> list[MLOpsCallback]:
+    with _lock:
+        return list(_callbacks)
+
+
+def _watch(callback: MLOpsCallback) -> None:
+    with _lock:
+        _callbacks.add(callback)
+    seams.wrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
+    seams.wrap(Model, "evaluate", failed=_after_failed_evaluate)
+
+
+def unwatch(callbacks: Iterable[MLOpsCallback]) -> None:
+    """These are needed no more; without any other callback of ours, Keras' methods are as they were."""
+    with _lock:
+        _callbacks.difference_update(callbacks)
+    if not _known():
+        seams.unwrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
+        seams.unwrap(Model, "evaluate", failed=_after_failed_evaluate)
+
+
+def _learning_rate(model: Any) -> float | None:
+    """The rate in use, as short as its own precision can tell it: 0.002, not 0.0020000000949949026."""
     rate = getattr(model.optimizer, "learning_rate", None)
-    return {} if rate is None else {"learning_rate": float(ops.convert_to_numpy(rate))}
+    return None if rate is None else float(str(ops.convert_to_numpy(rate)[()]))

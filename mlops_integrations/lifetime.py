@@ -26,6 +26,10 @@ _recordings: Final[list[Recording]] = []
 
 _everyone: Final[weakref.WeakSet[Recording]] = weakref.WeakSet()
 _stack: Final[list[Run]] = []
+_users: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
+"""Those of them that no door has opened."""
+_seen_to: Final[list[object]] = []
+"""The finalizer of a process that multiprocessing has started, once a run was opened there."""
 
 
 def opened(recording: Recording) -> None:
@@ -37,16 +41,24 @@ def opened(recording: Recording) -> None:
     _recordings.append(recording)
     _everyone.add(recording)
     notebook.opened(recording)
+    _see_multiprocessing_exit()
 
 
-def started(run: Run) -> None:
+def started(run: Run, *, by_user: bool = False) -> None:
     """A run was made by ``start_run`` or a door: it is the active one while it is open."""
     _stack[:] = [*(known for known in _stack if known.is_open), run]
+    if by_user:
+        _users.add(run)
 
 
 def active_run() -> Run | None:
     """The run that a door or ``start_run`` opened last and that is still open, or None."""
     return next((run for run in reversed(_stack) if run.is_open), None)
+
+
+def users_run() -> Run | None:
+    """The run that ``start_run`` opened last and that is still open, or None."""
+    return next((run for run in reversed(_stack) if run.is_open and run in _users), None)
 
 
 def uncaught_exception() -> BaseException | None:
@@ -55,6 +67,13 @@ def uncaught_exception() -> BaseException | None:
         return None
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error if isinstance(error, BaseException) else None
+
+
+def _see_multiprocessing_exit() -> None:
+    """What ``multiprocessing`` has forked ends without the interpreter's exit: only its own finalizers are called."""
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None and not _seen_to:
+        _seen_to.append(util.Finalize(None, _at_exit, exitpriority=1))
 
 
 def _at_exit() -> None:
@@ -87,6 +106,7 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     """In the child: its parent's runs are not its own. Touches no lock, starts nothing, says nothing."""
     _recordings.clear()
+    _seen_to.clear()
     notebook.forget()
     copies.forget()
     _stack.clear()

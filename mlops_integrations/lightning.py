@@ -1,51 +1,59 @@
 """The Lightning door: ``Trainer(logger=MLOpsLogger(experiment_name="digits"))``.
 
-Records what modules log, by their names and Lightning's steps, their hyperparameters, and how the training ended: a
-Logger is told of exceptions, Ctrl-C and SIGTERM too. Works with ``lightning`` and with ``pytorch_lightning``.
+``MLOpsLogger`` records what modules log, by their names and Lightning's steps, their hyperparameters, on request their
+checkpoints, and how the training ended: a Logger is told of exceptions, Ctrl-C and SIGTERM too. ``MLOpsCallback`` adds
+such a logger to a Trainer, and has checkpoints name their run, so that ``fit(ckpt_path=...)`` goes on with it.
+
+Both belong to ``lightning``, to ``pytorch_lightning``, or to both: see ``lightning_base``.
 """
 
 # ruff: noqa: ARG002 - the arguments of hooks are Lightning's own
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast
 
-from mlops_integrations import settings
+from mlops_integrations import checkpoints, hyperparameters, lightning_base, start
 from mlops_integrations.door import Door, guarded, keywords_of_start_run
 from mlops_integrations.run import Run
 
-try:
-    from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "lightning":  # Lightning is there, and says itself what it lacks
-        raise
-    try:
-        from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
-        from pytorch_lightning.utilities.rank_zero import rank_zero_only
-    except ModuleNotFoundError as other:
-        if (other.name or "").partition(".")[0] != "pytorch_lightning":
-            raise
-        raise ImportError('Lightning is not installed: pip install "mlops-integrations[lightning]"') from None
+logger: Final = logging.getLogger("mlops_integrations")
+
+_KEY: Final = "mlops_integrations"
+"""Under which a checkpoint names its run."""
+
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
 def _hook(method: Hook) -> Hook:
-    return cast("Hook", rank_zero_only(guarded(method)))
+    """A hook of the logger that does its work in processes that record."""
+
+    @functools.wraps(method)
+    def gated(self: MLOpsLogger, *args: object, **kwargs: object) -> None:
+        if self.records:
+            method(self, *args, **kwargs)
+
+    return cast("Hook", guarded(gated))
 
 
-class MLOpsLogger(Logger):  # type: ignore[misc]  # our type checks run without Lightning
+class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type checks run without Lightning
     """Records a Trainer's metrics and hyperparameters. One logger is one run: ``fit``, then ``test``, is one run.
 
     Checkpoints go into the run directory, unless ``ModelCheckpoint(dirpath=...)`` says otherwise.
 
     Args:
-        run: an open run to record into, left open; instead of the keywords below.
+        run: an open run to record into, left open; instead of the keywords of ``start_run`` below.
+        log_model: record checkpoints as artifacts, below "checkpoints": "all" each one when it is saved, True those
+            that are left at the end of ``fit``. Tags ``mlops.checkpoints.best``, ``.latest``, ``.scores`` tell which.
+        per_rank: record what each process logs, not just rank 0; names from rank n are prefixed "rank{n}/".
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
         run_name: left out, the script's name.
@@ -59,13 +67,15 @@ class MLOpsLogger(Logger):  # type: ignore[misc]  # our type checks run without 
         uploader: "process" or "thread".
 
     Raises:
-        ValueError: ``run`` and keywords are both given, or one makes no sense.
+        ValueError: ``run`` and keywords of ``start_run`` are both given, or a value makes no sense.
     """
 
     def __init__(
         self,
         run: Run | None = None,
         *,
+        log_model: bool | Literal["all"] = False,
+        per_rank: bool = False,
         experiment_name: str | None = None,
         experiment_id: str | None = None,
         run_name: str | None = None,
@@ -80,67 +90,294 @@ class MLOpsLogger(Logger):  # type: ignore[misc]  # our type checks run without 
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()
+        if log_model not in (False, True, "all"):
+            raise ValueError(f'log_model={log_model!r}: use False, True or "all"')
         self._door = Door(run, options)
+        self._log_model = log_model
+        self._per_rank = per_rank
+        self._shared = False
+        self._nowhere: Run | None = None
+        self._held: list[dict[str, Any]] | None = None
+        """Hyperparameters that came before it is known which run they belong to."""
+        self._savers: list[Any] = []
+        """The ModelCheckpoints that have saved something: weak references, as Lightning gives them."""
+        self._recorded: dict[Path, int] = {}
+        """The checkpoints that are artifacts, and when each was written."""
+
+    @property
+    def records(self) -> bool:
+        """Whether this process records: that of rank 0, and with ``per_rank`` the others once they train."""
+        return lightning_base.rank() == 0 or self._shared
 
     @property
     def run(self) -> Run:
-        """The run; opened now if it was not yet."""
-        return self._door.run
+        """The run, which begins with the first thing that is recorded; in a process that does not record, none."""
+        return self._door.prepared if self.records else self._no_run()
 
     @property
-    @rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> Run:
-        """The run; on another rank than zero, something that does nothing."""
-        return self.run
+        """The run; on another rank than zero, one that does nothing: what is logged through it is recorded once."""
+        return self.run if lightning_base.rank() == 0 else self._no_run()
 
     @property
     def name(self) -> str | None:
-        """The run's name. This, ``version`` and ``save_dir`` are None or vague on ranks that Lightning does not ask."""
-        return self.run.name if rank_zero_only.rank == 0 else None
+        """The run's name; None in processes that do not record. Part of the path of checkpoints, as is ``version``."""
+        return self.run.name if self.records else None
 
     @property
     def version(self) -> str | None:
         """Our own id of the run."""
-        return self.run.uid if rank_zero_only.rank == 0 else None
+        return self.run.uid if self.records else None
 
     @property
     def save_dir(self) -> str:
         """The run directory, where checkpoints and configurations go."""
-        return str(self.run.directory if rank_zero_only.rank == 0 else settings.default_root())
+        return str(self.run.directory)
+
+    @property
+    def log_dir(self) -> str:
+        """Likewise."""
+        return self.save_dir
 
     @_hook
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Record values at Lightning's step."""
-        self.run.log_metrics(metrics, step)
+        rank = lightning_base.rank()
+        named = {f"rank{rank}/{name}": value for name, value in metrics.items()} if rank else metrics
+        self._door.run.log_metrics(named, step)
 
     @_hook
     def log_hyperparams(self, params: Mapping[str, object] | Namespace | None, *args: Any, **kwargs: Any) -> None:
         """Record hyperparameters; those that are known already are no news."""
-        given = dict(vars(params) if isinstance(params, Namespace) else params or {})
-        given.pop("_instantiator", None)  # LightningCLI's own
-        self.run.log_params(given)
+        if lightning_base.rank() == 0:
+            given = hyperparameters.plain(params)
+            if self._held is None:
+                self._door.run.log_params(given)
+            else:
+                self._held.append(given)
 
-    @_hook
+    @guarded
     def log_graph(self, model: Any, input_array: Any = None) -> None:
         """``fit``, ``validate``, ``test`` or ``predict`` begins. The graph itself is not recorded."""
-        self._door.began()
+        if self._held is None:
+            self.begin(getattr(model, "trainer", None))
 
     def save(self) -> None:
         """Nothing: Lightning calls this after every step, and everything is on disk already."""
+
+    @_hook
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """A ModelCheckpoint has saved."""
+        if self._log_model is False:
+            return
+        if not any(known is checkpoint_callback for known in self._savers):
+            self._savers.append(checkpoint_callback)
+        if self._log_model == "all":
+            self._record_checkpoints()
 
     @_hook
     def finalize(self, status: str) -> None:
         """``fit``, ``validate``, ``test`` or ``predict`` has ended, which need not be the run's end."""
         error = sys.exc_info()[1]  # Lightning calls this while it handles what has ended the training
         if status == "finished":  # SLURM takes the job back into its queue, to go on with it later
-            self.run.set_tag("mlops.requeued", "true")
+            self._door.requeued()
             return
+        self._release()
         self._door.began()  # unless it has: what ends before its begin was told re-opens the run to say so
-        if status == "success":
-            self._door.ended()
-        elif error is None:
-            self._door.ended("FAILED")
-        elif type(error).__name__ == "SIGTERMException":  # of either package; the process will exit with code 0
-            self._door.ended("KILLED", "SIGTERM")
-        else:
-            self._door.failed(error)
+        self._record_checkpoints()
+        self._door.ended(*lightning_base.ending_of(status, error))
+
+    # -- for the callback -----------------------------------------------------------------------------------------
+
+    def begin(self, trainer: Any) -> None:
+        """It begins, in every process of this trainer."""
+        if self._per_rank and not self._shared:
+            self._shared = True
+            self._door.share(lightning_base.rank(), trainer.strategy.broadcast)
+        if self.records:
+            self._release()
+            self._door.began()
+
+    def hold(self) -> None:
+        """Keep hyperparameters until it begins: a checkpoint that is read later may name the run to go on with."""
+        self._held = self._held or []
+
+    def resume(self, uid: str, run_id: str | None) -> list[tuple[str, str]]:
+        """Go on with this run, if none has begun; which paths have become which, the longer ones first."""
+        before = self._places()
+        self._door.resume(uid, run_id)
+        return [pair for pair in zip(before, self._places(), strict=True) if pair[0] != pair[1]]
+
+    def _places(self) -> list[str]:
+        """Below which Lightning lays what belongs to this run: checkpoints, and all else."""
+        return [str(Path(self.save_dir, str(self.name), str(self.version))), self.save_dir]
+
+    def _no_run(self) -> Run:
+        if self._nowhere is None:
+            self._nowhere = start.prepare({"mode": "disabled"}, start.new_uid())
+        return self._nowhere
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        for params in held or ():
+            self._door.run.log_params(params)
+
+    def _record_checkpoints(self) -> None:
+        for number, saver in enumerate(self._savers, 1):
+            folder = checkpoints.FOLDER if number == 1 else f"{checkpoints.FOLDER}-{number}"
+            try:
+                found = checkpoints.of(saver, folder)
+            except ReferenceError:  # it was an earlier trainer's, which is gone
+                continue
+            fresh = [each for each in found if self._recorded.get(each.path) != each.changed]
+            for checkpoint in fresh:
+                self._recorded[checkpoint.path] = checkpoint.changed
+                self._door.run.log_artifact(checkpoint.path, checkpoint.folder, wait=False)
+            if fresh:
+                self._door.run.set_tags(checkpoints.tags(saver, folder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_savers": []}  # for a copy of the trainer has others
+
+
+class MLOpsCallback(lightning_base.Callback):  # type: ignore[misc]  # as above
+    """Adds an MLOpsLogger to a Trainer, unless it has one, and makes ``fit(ckpt_path=...)`` go on with the same run.
+
+    With a ``fast_dev_run`` or a barebones Trainer, which switch loggers off, it does nothing.
+
+    Args:
+        run: an open run to record into, left open; instead of the keywords of ``start_run`` below.
+        logger: the logger to add; instead of everything else.
+        log_model: this and all that follow: see MLOpsLogger.
+        per_rank: record what each process logs.
+        experiment_name: the experiment; created if the server has none.
+        experiment_id: instead of the name.
+        run_name: left out, the script's name.
+        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        resume: a run to go on with, whatever a checkpoint says.
+        parent: the run that this one belongs to.
+        params: recorded beside the hyperparameters.
+        tags: recorded when the run begins.
+        directory: where run directories are made.
+        mode: "online", "offline" or "disabled".
+        uploader: "process" or "thread".
+
+    Raises:
+        TypeError: ``logger`` is none of ours.
+        ValueError: ``logger`` or ``run``, and something instead of which it stands, are both given.
+    """
+
+    def __init__(
+        self,
+        run: Run | None = None,
+        *,
+        logger: MLOpsLogger | None = None,
+        log_model: bool | Literal["all"] = False,
+        per_rank: bool = False,
+        experiment_name: str | None = None,
+        experiment_id: str | None = None,
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        resume: Run | str | None = None,
+        parent: Run | str | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        mode: str | None = None,
+        uploader: str | None = None,
+    ) -> None:
+        options = keywords_of_start_run(locals()) | {"run": run}
+        options |= {"log_model": log_model or None, "per_rank": per_rank or None}
+        given = {name: value for name, value in options.items() if value is not None}
+        super().__init__()
+        if logger is not None and not isinstance(logger, MLOpsLogger):
+            raise TypeError(f"logger= takes an MLOpsLogger, not {type(logger).__name__}")
+        if logger is not None and given:
+            raise ValueError(f"give logger= or what makes one, not both: {', '.join(sorted(given))}")
+        self._logger = MLOpsLogger(**given) if logger is None else logger
+        self._said = not given
+        """What to say once is said: that another logger is there, and what was given here counts for nothing."""
+
+    @property
+    def run(self) -> Run:
+        """The logger's run."""
+        return self._logger.run
+
+    @property
+    def _door(self) -> Door:
+        return self._logger._door
+
+    @guarded
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """See that the trainer has a logger of ours."""
+        if _without_loggers(trainer):
+            return
+        ours = [each for each in trainer.loggers if isinstance(each, MLOpsLogger)]
+        if not ours:
+            trainer.loggers = [*trainer.loggers, self._logger]
+        elif self._logger not in ours:
+            self._logger = ours[0]
+            if not self._said:
+                logger.warning("mlops: the trainer has an MLOpsLogger: what MLOpsCallback was given is not used")
+                self._said = True
+        if stage == "fit" and trainer.strategy.restore_checkpoint_after_setup:
+            self._logger.hold()
+
+    @guarded
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """``fit`` begins; most strategies have read the checkpoint by now."""
+        if self._is_at_work(trainer) and not trainer.strategy.restore_checkpoint_after_setup:
+            self._logger.begin(trainer)
+
+    @guarded
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """By now all have."""
+        if self._is_at_work(trainer):
+            self._logger.begin(trainer)
+
+    @guarded
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Have the checkpoint name the run."""
+        if self._is_at_work(trainer) and self._logger.records:
+            checkpoint[_KEY] = {"uid": self.run.uid, "run_id": self.run.run_id}
+
+    @guarded
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Go on with the run that the checkpoint names. Each process comes here, with the same checkpoint."""
+        named = checkpoint.get(_KEY)
+        if named is None or not self._is_at_work(trainer):
+            return
+        moved = trainer.strategy.broadcast(self._resumed(named) if self._logger.records else [])
+        # Lightning has asked where to save before it has read the checkpoint: in the directory of another run.
+        for saver in trainer.checkpoint_callbacks:
+            saver.dirpath = _moved(getattr(saver, "dirpath", None), moved)
+
+    def _resumed(self, named: Mapping[str, Any]) -> list[tuple[str, str]]:
+        try:
+            return self._logger.resume(named["uid"], named.get("run_id"))
+        except Exception as error:  # the other processes wait for what comes of it
+            self._door.swallow(error)
+            return []
+
+    @guarded
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Tell the logger what the trainer does not, since it failed before (or in processes where) the two met."""
+        if not self._is_at_work(trainer) and not _without_loggers(trainer):
+            ours = [each for each in trainer.loggers if isinstance(each, MLOpsLogger)]
+            if not ours:
+                self._logger.finalize("failed")
+
+    def _is_at_work(self, trainer: Any) -> bool:
+        return any(each is self._logger for each in trainer.loggers)
+
+
+def _without_loggers(trainer: Any) -> bool:
+    return bool(trainer.fast_dev_run or trainer.barebones)
+
+
+def _moved(path: Any, moved: list[tuple[str, str]]) -> Any:
+    """The path below what has moved; another one as it is."""
+    for before, after in moved:
+        if path is not None and Path(path).is_relative_to(before):
+            return str(Path(after) / Path(path).relative_to(before))
+    return path

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mlops_integrations import lifetime, values
-from mlops_integrations.journal import ending, identity
+from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Record, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
@@ -40,10 +40,12 @@ class Recording:
         self.settings = settings
         self.off = off
         self.lock = threading.RLock()
-        self.voice = Voice(run.path, quiet=settings.quiet, silent=off == DISABLED)
+        self.voice = Voice(run.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
         self.view = CursorView(run.path, settings.tracking_uri)
         self.look_at = 0
         """When to look for news again, in ms since 1970: log calls compare it with their own time."""
+        self.when_opened: Callable[[], None] | None = None
+        """Called once, when a journal file has been opened."""
         self._driver = Driver(run, settings)
         self._writer: JournalWriter | None = None
         self._end: End | None = None
@@ -82,6 +84,7 @@ class Recording:
         now = now_ms()
         state = self.view.now()
         self._old_trouble = None if state is None else state.trouble
+        is_first = self._delivered_before is None
         if self._delivered_before is None:
             self._delivered_before = 0 if state is None else state.points
         self._points_before += self._points
@@ -91,8 +94,13 @@ class Recording:
         )
         self._before, self._end, self._left_said = self._end, None, False
         self.look_at = now + _LOOK_MS
+        if is_first:
+            rundir.point_latest_to(self.run.path)
         lifetime.opened(self)
         self._driver.start()
+        tell, self.when_opened = self.when_opened, None
+        if tell is not None:
+            tell()
 
     def begin(self) -> None:
         """Open, unless that is done; what can't be opened is counted and said."""
@@ -200,7 +208,8 @@ class Recording:
             self._in_training = 0
             writer.finish(self._end)
             self._writer = None
-            self._sizes_at_end = self.run.sizes()
+            sizes, mine = self.run.sizes(), writer.path.name
+            self._sizes_at_end = {mine: sizes.get(mine, 0)} if self.spec.rank > 0 else sizes
             self._say_losses()
         self.run.wake()
 
@@ -251,21 +260,21 @@ class Recording:
     def is_delivered(self) -> bool:
         """Whether all of an ended run is on the server, its status too.
 
-        Of one that another thread has re-opened since: all that there was when it ended.
+        Of one that another thread has re-opened since: all that there was when it ended. Of a higher rank than 0: what
+        it has recorded itself; the run's end is the business of rank 0.
         """
         state, end = self.view.now(), self._end
-        if end is None and self._sizes_at_end is not None:
+        if self._sizes_at_end is not None and (end is None or self.spec.rank > 0):
             return state is not None and state.covers(self._sizes_at_end)
         if end is None and not self.run.journals():
             return True
         if state is None or not state.covers(self.run.sizes()):
             return False
-        at = 0 if end is None else end.time
-        wanted = self.run.ending() if end is None or end.status == ending.RUNNING else end
+        wanted = self.run.ending()  # which need not be as this process says: others may have their say, too
         if wanted is None or state.status is None:
             return False
         closed = state.status != ending.RUNNING or wanted.status == ending.RUNNING
-        return closed and state.status_time >= at
+        return closed and (end is None or state.status_time >= wanted.time)
 
     def awaits_delivery(self) -> bool:
         """Whether something of an ended run is still to be delivered, and nobody was told yet."""

@@ -66,8 +66,13 @@ def start_run(
     """
     options = dict(locals())
     run = _made(check(options), options, new_uid(), lenient=False, opened=True)
-    _greet(run, options)
+    _greet(run, options, by_user=True)
     return run
+
+
+def users_run() -> Run | None:
+    """The run that ``start_run`` opened last and that is still open, or None: no door's own."""
+    return lifetime.users_run()
 
 
 def new_uid() -> str:
@@ -119,12 +124,19 @@ def absent(uid: str, reason: str) -> Run:
     return Run(RunSpec(uid=uid, name="run", start_time=now_ms()), RunDirectory(root), chosen, reason)
 
 
-def begin(run: Run, options: Mapping[str, Any]) -> None:
+def begin(run: Run) -> None:
     """Begin to record a run that was prepared. Never raises."""
     try:
         run.recording.begin()
-        _greet(run, options)
     except Exception as error:  # at the border to a training, as above
+        run.swallow(error)
+
+
+def greet(run: Run, options: Mapping[str, Any]) -> None:
+    """Say where a run that has begun is recorded, and record what its maker gave. Never raises."""
+    try:
+        _greet(run, options)
+    except Exception as error:  # as above
         run.swallow(error)
 
 
@@ -197,8 +209,8 @@ def _made(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient: bo
     return run
 
 
-def _greet(run: Run, options: Mapping[str, Any]) -> None:
-    lifetime.started(run)
+def _greet(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> None:
+    lifetime.started(run, by_user=by_user)
     run.recording.say_where()
     run.set_tags(settings_module.job_tags() | dict(options.get("tags") or {}))
     run.log_params(options.get("params") or {})

@@ -12,12 +12,37 @@ PACKAGE = "mlops_integrations"
 MOST_LINES = 400
 
 DOORS = {"keras", "lightning", "transformers", "accelerate"}
-LEAVES = {"errors", "settings", "version", "entities", "client_style", "seams", "copies", "journal.records"}
+LEAVES = {
+    "errors",
+    "settings",
+    "version",
+    "entities",
+    "client_style",
+    "seams",
+    "copies",
+    "hyperparameters",
+    "imports",
+    "checkpoints",
+    "keras_model",
+    "trainer_records",
+    "journal.records",
+}
 """Rooms that import nothing of ours."""
+
+SHARED_BY_DIALECTS = {
+    f"backends.{name}" for name in ("base", "http", "auth", "artifact_roots", "replies", "store", "reading", "search")
+}
+"""What dialects are made of. They know nothing of each other."""
 
 MAY_IMPORT = {
     **{room: {"door", "seams", "run", "start", "settings", "errors", "journal.ending"} for room in DOORS},
-    "autologging": {*DOORS, "door", "seams","run", "start", "settings", "errors"},
+    "keras": {"keras_model", "door", "seams", "run", "start", "settings", "errors", "journal.ending"},
+    "lightning": {"lightning_base", "checkpoints", "hyperparameters", "door", "start", "run"},
+    "lightning_base": {"journal.ending"},
+    "transformers": {"trainer_records", "trainer_seams", "door", "run", "journal.ending"},
+    "trainer_seams": {"seams"},
+    "autologging": {*DOORS, "imports", "seams", "start", "settings"},
+    "entry_points": {"autologging", "settings"},
     "door": {"seams", "start", "run", "recording", "journal.ending"},
     "start": {"run", "recording", "lifetime", "values", "settings", "errors",
               "journal.rundir", "journal.records"},
@@ -33,11 +58,12 @@ MAY_IMPORT = {
     "voice": {"journal.cursor", "journal.filesystem"},
     "journal": {"journal", "errors"},
     "upload": {"upload", "journal", "settings", "errors", "backends.base"},
-    "backends.base": {"settings", "entities", "errors", "journal.records", "backends.http", "backends.mlflow"},
-    "backends": {"backends.base", "backends.http", "backends.auth", "settings", "entities", "errors", "version",
-                 "journal.records"},
+    "backends.base": {"settings", "entities", "errors", "journal.records", "backends.http", "backends.mlflow",
+                      "backends.mlflow_preview", "backends.detection", "backends.replies", "backends.store"},
+    "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},
-    **{room: {"command", "upload", "journal", "client", "backends.base", "settings", "errors", "version", "voice",
+    **{room: {"command", "upload", "journal", "client", "entities", "backends.base", "settings", "errors", "version",
+              "voice",
               "values"} for room in ("cli", "command")},
     "__main__": {"cli"},
     "__init__": {"run", "start", "lifetime", "errors", "version", "client", "autologging", "settings"},
@@ -48,10 +74,10 @@ FOREIGN = {
     "requests": {"backends"},
     "urllib3": {"backends"},
     "keras": {"keras"},
-    "lightning": {"lightning"},
-    "pytorch_lightning": {"lightning"},
+    "lightning": {"lightning_base"},
+    "pytorch_lightning": {"lightning_base"},
     "transformers": {"transformers"},
-    "accelerate": {"accelerate"},
+    "accelerate": {"accelerate", "transformers"},
     "torch": set(),
     "jax": set(),
     "numpy": set(),
@@ -154,7 +180,7 @@ def test_foreign_packages(name: str) -> None:
 
 def test_dialects_do_not_know_each_other() -> None:
     """A backend imports base, transport and credentials, never another dialect."""
-    shared = {"backends.base", "backends.http", "backends.auth"}
+    shared = SHARED_BY_DIALECTS
     for name in SOURCES:
         if name.startswith("backends.") and name not in shared:
             assert set() == {other for other in ours(TREES[name]) if other.startswith("backends.")} - shared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,36 @@ def test_resuming_before_the_begin(options: dict[str, Any], read: Read) -> None:
     assert points == [[("a", 1.0, 0)], [("a", 2.0, 1)]]
 
 
+def test_the_latest_run_is_one_that_was_begun(options: dict[str, Any]) -> None:
+    """A door that is prepared leaves a checkpoint below ``latest`` to be found; a run that goes on is the latest."""
+    latest = Path(options["directory"]) / "latest"
+    first, other, second = Door(None, options), Door(None, options), Door(None, options)
+    first.run.log_metric("a", 1)
+    other.run.log_metric("a", 1)
+    assert latest.resolve() == other.run.directory
+    assert second.prepared.directory.is_dir()
+    assert latest.resolve() == other.run.directory
+    second.resume(first.run.uid)
+    second.began()
+    assert latest.resolve() == first.run.directory
+    for door in (first, other, second):
+        door.ended()
+
+
+def test_what_is_written_to_a_prepared_run_begins_it(options: dict[str, Any], read: Read) -> None:
+    """Parameters and tags come first, once; a checkpoint that is read later does not take the run away."""
+    with mlops.start_run(**options) as other:
+        pass
+    door = Door(None, options | {"params": {"lr": 1}, "tags": {"team": "a"}})
+    door.prepared.log_metric("a", 1)
+    door.resume(other.uid)
+    door.began()
+    door.ended()
+    assert other.uid != door.run.uid
+    records = read(door.run.directory)
+    assert [Tags, Params, Metrics, End] == [type(record) for record in records[2:]]
+
+
 def test_resuming_on_another_machine(options: dict[str, Any]) -> None:
     """Where the run's directory is not at hand, the server's run is gone on with."""
     door = Door(None, options)
@@ -180,6 +211,28 @@ def test_what_leaves_a_training_untold(
     ended = RunDirectory(door.run.directory).ending()
     assert (status, reason) == ((None, None) if ended is None else (ended.status, ended.reason))
     door.ended()
+
+
+@pytest.mark.parametrize(("code", "expected"), [(3, ("FAILED", "exit code 3")), (0, ("FINISHED", None))])
+def test_an_exit_that_leaves_a_training(
+    python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, code: int, expected: tuple[str, str | None]
+) -> None:
+    """Where no side process asks the kernel, the training's own word tells with which code the process ended."""
+    script = f"""
+import sys
+from mlops_integrations.door import Door
+door = Door(None, {{"uploader": "thread", "mode": "offline"}})
+door.began()
+try:
+    sys.exit({code})
+except SystemExit as error:
+    door.left(error)
+    raise
+"""
+    assert code == python(script).returncode
+    ended = RunDirectory(tmp_path / "mlops_runs" / "latest").ending()
+    assert ended is not None
+    assert expected == (ended.status, ended.reason)
 
 
 def test_training_again_after_a_failure(options: dict[str, Any]) -> None:
@@ -317,3 +370,38 @@ def test_ranks_of_a_disabled_run(options: dict[str, Any]) -> None:
     doors[1].run.log_metric("a", 1)
     doors[1].ended()
     assert not options["directory"].exists()
+
+
+def test_a_borrowed_run(options: dict[str, Any], read: Read) -> None:
+    """A door that borrows records into the run that the user has open, and leaves it open; copies of it do so too."""
+    door, elsewhere = Door(None, options), Door(None, options)
+    door.borrow()
+    other = Door(None, options)
+    other.began()  # a door's run is nobody's to borrow
+    with mlops.start_run(**options) as run:
+        elsewhere.began()
+        copied = pickle.loads(pickle.dumps(door))
+        door.began()
+        door.ended()
+        assert door.run is run
+        assert run.is_open
+        assert not door.is_own
+    assert run.uid == copied.run.uid
+    for each in (other, elsewhere):
+        each.ended()
+        assert run.uid != each.run.uid
+
+
+def test_nothing_to_borrow(options: dict[str, Any]) -> None:
+    """Where the user has no run open, or gave one, a door that borrows is like any other."""
+    with mlops.start_run(**options) as given:
+        pass
+    with mlops.start_run(**options) as run:
+        alone, named = Door(None, options), Door(given, {})
+        named.borrow()
+    alone.borrow()
+    alone.began()
+    assert alone.run.uid not in {run.uid, given.uid}
+    assert named.run is given
+    alone.ended()
+    assert not alone.run.is_open

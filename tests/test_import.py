@@ -100,7 +100,7 @@ print(run.directory)
 def test_standard_library_of_windows(python: Python, tmp_path: Path) -> None:
     """Without POSIX's modules and functions everything imports, and a run is recorded."""
     (tmp_path / "f").write_text("x")
-    script = WINDOWS.format(doors=("keras", "lightning", "transformers", "accelerate"))
+    script = WINDOWS.format(doors=("keras", "lightning", "lightning_base", "transformers", "accelerate"))
     directory = Path(output(python(script, str(tmp_path / "f"))))
     assert b'"metrics"' in (directory / "journal-0001.jsonl").read_bytes()
     assert (directory / "artifacts" / "f").exists()

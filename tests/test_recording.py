@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import pytest
 
 import mlops_integrations as mlops
+from mlops_integrations import start
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Trouble
 from mlops_integrations.journal.lease import Lease
@@ -74,3 +76,48 @@ def test_trouble_in_ever_new_words(tmp_path: Path, caplog: pytest.LogCaptureFixt
     for number in range(50):
         voice.news(Cursor(URI, trouble=Trouble(f"HTTP 503: request {number}", 1)))
     assert 1 <= len(caplog.messages) <= 5
+
+
+def rank_1(first: Run) -> Run:
+    """A second process that records into the same run."""
+    joined = start.join({"tracking_uri": URI, "mode": "offline"}, first.uid, first.directory, 1)
+    joined.log_metric("rank1/loss", 1.0)
+    return joined
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_ranks_wait_for_what_they_know(fails: bool) -> None:
+    """Rank 1 waits for its own points, rank 0 for the run's status, which may be that of rank 1, and from before."""
+    run = mlops.start_run(tracking_uri=URI, mode="offline")
+    joined = rank_1(run)
+    if fails:
+        joined.recording.end("FAILED", "ValueError: no such digit")
+        time.sleep(0.01)  # the clock has to tell them apart
+    run.recording.end("FAILED" if fails else "FINISHED", "exit code 1" if fails else None)
+    if not fails:
+        time.sleep(0.01)  # as above
+        joined.recording.end("FINISHED", None)
+    ended = RunDirectory(run.directory).ending()
+    assert ended is not None
+    recordings = {recording.spec.rank: recording for recording in (run.recording, joined.recording)}
+    sizes = RunDirectory(run.directory).sizes()
+
+    write_down(run, Cursor(URI, positions={"journal-0002.jsonl": sizes["journal-0002.jsonl"]}, status="RUNNING"))
+    assert {0: False, 1: True} == {rank: known.is_delivered() for rank, known in recordings.items()}
+    delivered = Cursor(URI, positions=sizes, status=ended.status, status_time=ended.time)
+    write_down(run, delivered)
+    assert {0: True, 1: True} == {rank: known.is_delivered() for rank, known in recordings.items()}
+
+
+def test_a_requeued_run_that_was_terminated_waits_for_no_other_status() -> None:
+    """What a process says of its end after its job was requeued is not what the server is told."""
+    run = mlops.start_run(tracking_uri=URI, mode="offline")
+    run.close("RUNNING", None, timeout=0.0)
+    run.log_metric("late", 1.0)
+    run.recording.end("KILLED", "SIGTERM")
+    ended = RunDirectory(run.directory).ending()
+    assert ended is not None
+    sizes = RunDirectory(run.directory).sizes()
+    write_down(run, Cursor(URI, positions=sizes, status=ended.status, status_time=ended.time))
+    assert "RUNNING" == ended.status
+    assert run.recording.is_delivered()

@@ -32,6 +32,9 @@ _OWN_FAULT: Final = frozenset(
 )
 """Signals that a process brings upon itself; any other that ended it came from outside."""
 
+_UNTOLD: Final = (NOT_ENDED, "exit code ")
+"""Reasons of those that did not say what made them fail."""
+
 _REASON_LENGTH: Final = 2_000
 
 
@@ -111,7 +114,7 @@ def of_run(writers: Sequence[Writer]) -> Ending | None:
 
     As the writer did who said so last. A bystander has no say: a process that wrote beside another one, which said how
     the run ended, and that went away without a word of its own; nor a process of a higher rank that all went well for.
-    But what made such a process fail is why the others went down with it.
+    But what made such a process fail is why the others went down with it, if it tells more than that it failed.
     """
     known = []
     for number, writer in enumerate(writers):
@@ -129,6 +132,8 @@ def of_run(writers: Sequence[Writer]) -> Ending | None:
         last = max(last, (-1 if bystander else said, number))
     _, ended = known[last[1]]
     causes = [found for writer, found in known if writer.rank > 0 and found.status == FAILED and writer.end is not None]
+    if ended.status == FAILED:
+        causes = [cause for cause in causes if cause.reason is not None and not cause.reason.startswith(_UNTOLD)]
     return min(causes, key=lambda cause: cause.time) if causes and ended.status != FINISHED else ended
 
 

@@ -139,10 +139,10 @@ def make_root(root: Path) -> None:
 
 
 def make(root: Path, name: str, uid: str) -> RunDirectory:
-    """Make a run directory in ``root``, and point the link ``latest`` to it.
+    """Make a run directory in ``root``.
 
     Raises:
-        OSError: it can't be made, written or linked to.
+        OSError: it can't be made or written.
     """
     make_root(root)
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{directory_label(name)}"
@@ -154,11 +154,18 @@ def make(root: Path, name: str, uid: str) -> RunDirectory:
         except FileExistsError:
             path = root / f"{stem}-{secrets.token_hex(2)}"
     _probe(path)
-    with contextlib.suppress(OSError):  # a link is a convenience, and Windows may forbid it
-        fresh = root / f".latest.{secrets.token_hex(4)}"
-        fresh.symlink_to(path.name)
-        fresh.replace(root / "latest")
     return RunDirectory(path)
+
+
+def point_latest_to(path: Path) -> None:
+    """Let the link ``latest`` beside a run directory lead to it.
+
+    Done when a run begins to be recorded: before, a checkpoint of the latest run may still be asked for by that link.
+    """
+    with contextlib.suppress(OSError):  # a link is a convenience, and Windows may forbid it
+        fresh = path.with_name(f".latest.{secrets.token_hex(4)}")
+        fresh.symlink_to(path.name)
+        fresh.replace(path.with_name("latest"))
 
 
 def _probe(path: Path) -> None:

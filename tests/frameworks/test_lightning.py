@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import shutil
-import subprocess
-import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,82 +16,21 @@ import mlops_integrations as mlops
 
 lightning = pytest.importorskip("lightning")
 import torch  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+from lightning.fabric import Fabric  # noqa: E402
+from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
+from lightning_classifier import BATCHES, Classifier, batches, trainer  # noqa: E402
 
 from mlops_integrations.lightning import MLOpsLogger  # noqa: E402
 
-IMAGES, LABELS = load_digits(return_X_y=True)
-DATA = TensorDataset(torch.from_numpy(IMAGES[:128].astype("float32") / 16), torch.from_numpy(LABELS[:128]))
-BATCHES = 8
-
 Read = Callable[[Path], Any]
 Options = Mapping[str, str]
-Train = Callable[..., subprocess.CompletedProcess[str]]
 
-
-class Classifier(lightning.LightningModule):
-    """A small network that remembers what it logged, and fails where it is told to."""
-
-    def __init__(self, learning_rate: float = 0.1, options: object = None) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.layer = torch.nn.Linear(64, 10)
-        self.logged: list[tuple[int, float]] = []
-        self.error: BaseException | None = None
-        self.fails_in = "training"
-
-    def loss(self, batch: Any) -> Any:
-        images, labels = batch
-        return torch.nn.functional.cross_entropy(self.layer(images), labels)
-
-    def fail(self, where: str) -> None:
-        if self.error is not None and where == self.fails_in:
-            raise self.error
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        loss = self.loss(batch)
-        self.logged.append((len(self.logged), loss.item()))
-        self.log("train/loss", loss)
-        if batch_idx == 4:
-            self.fail("training")
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val/loss", self.loss(batch))
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.fail("test")
-        self.log("test/loss", self.loss(batch))
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=self.hparams.learning_rate)
-
-
-def trainer(logger: Any, epochs: int = 2, **options: Any) -> Any:
-    """A Trainer that logs every step and prints nothing."""
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return lightning.Trainer(
-        max_epochs=epochs, logger=logger, log_every_n_steps=1, accelerator="cpu", **{**quiet, **options}
-    )
-
-
-def batches() -> Any:
-    """The images in their order."""
-    return DataLoader(DATA, batch_size=16)
-
-
-@pytest.fixture(autouse=True)
-def _no_advice() -> Any:
-    """Lightning's advice on data loaders is of no use here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on data loaders is of no use here
 
 
 def test_what_the_module_logs_is_recorded(recorded: Read, local: Options) -> None:
     """Every value is in the journal at Lightning's step, the epochs and the validation too."""
-    logger, model, fitting = MLOpsLogger(**local), Classifier(), None
+    logger, model = MLOpsLogger(**local), Classifier()
     fitting = trainer(logger)
     fitting.fit(model, batches(), batches())
     run = recorded(logger.run.directory)
@@ -104,9 +42,23 @@ def test_what_the_module_logs_is_recorded(recorded: Read, local: Options) -> Non
     assert {} == run.losses
 
 
+@dataclasses.dataclass
+class Schedule:
+    """A user's options."""
+
+    warmup: int
+    decay: float = 0.5
+
+
 def test_hyperparameters_of_any_kind_are_parameters(recorded: Read, local: Options) -> None:
     """What save_hyperparameters keeps is recorded: numbers, nested mappings, functions, tensors."""
-    options = {"width": 3, "activation": torch.nn.ReLU, "weights": torch.tensor([1.0, 2.0])}
+    options = {
+        "width": 3,
+        "activation": torch.nn.ReLU,
+        "initialize": torch.nn.init.zeros_,
+        "weights": torch.tensor([1.0, 2.0]),
+        "schedule": Schedule(warmup=5),
+    }
     logger = MLOpsLogger(params={"batch_size": 16}, tags={"team": "vision"}, **local)
     trainer(logger, epochs=1).fit(Classifier(learning_rate=0.25, options=options), batches())
     run = recorded(logger.run.directory)
@@ -114,7 +66,10 @@ def test_hyperparameters_of_any_kind_are_parameters(recorded: Read, local: Optio
         "batch_size": "16",
         "learning_rate": "0.25",
         "options/width": "3",
-        "options/activation": str(torch.nn.ReLU),
+        "options/activation": "torch.nn.modules.activation.ReLU",
+        "options/initialize": "torch.nn.init.zeros_",
+        "options/schedule/warmup": "5",
+        "options/schedule/decay": "0.5",
         "options/weights": "tensor([1., 2.])",
     }
     assert expected == run.params
@@ -234,13 +189,19 @@ def test_fit_again_goes_on(recorded: Read, local: Options) -> None:
 
 
 def test_a_requeued_job_stays_running(recorded: Read, local: Options) -> None:
-    """When SLURM takes the job back, the run gets a tag and no end."""
+    """When SLURM takes the job back, the run gets a tag and stays RUNNING, whatever is logged after that."""
     logger = MLOpsLogger(**local)
     logger.log_metrics({"loss": 0.5}, 0)
     logger.finalize("finished")
+    logger.log_metrics({"loss": 0.25}, 1)
+    try:
+        raise SIGTERMException  # noqa: TRY301 - as Lightning does
+    except SIGTERMException:
+        logger.finalize("failed")
     run = recorded(logger.run.directory)
     assert "true" == run.tags["mlops.requeued"]
-    assert run.ending is None
+    assert "RUNNING" == run.ending.status
+    assert [(0, 0.5), (1, 0.25)] == run.curve("loss")
 
 
 def test_a_given_run_stays_open(recorded: Read, local: Options) -> None:
@@ -254,86 +215,6 @@ def test_a_given_run_stays_open(recorded: Read, local: Options) -> None:
     read = recorded(run.directory)
     assert model.logged == read.curve("train/loss")
     assert "FINISHED" == read.ending.status
-
-
-SCRIPT = """
-import contextlib, os, signal, sys, warnings
-import lightning, torch
-import mlops_integrations as mlops
-from mlops_integrations.lightning import MLOpsLogger
-warnings.simplefilter('ignore')
-
-class Model(lightning.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-    def training_step(self, batch, batch_idx):
-        self.log('loss', float(batch_idx))
-        if batch_idx == 5:
-            {how}
-        return self.layer(batch).sum()
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-how, options = sys.argv[1], dict(mode='offline', uploader='thread')
-run = mlops.start_run(**options) if how in ('given', 'with') else None
-logger = {{'plain': False, 'own': MLOpsLogger(**options)}}.get(how) if run is None else MLOpsLogger(run=run)
-trainer = lightning.Trainer(max_epochs=1, logger=logger, log_every_n_steps=1, accelerator='cpu',
-    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
-with run if how == 'with' else contextlib.nullcontext():
-    trainer.fit(Model(), torch.utils.data.DataLoader(torch.ones(10, 2)))
-"""
-
-INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
-TERMINATE = "os.kill(os.getpid(), signal.SIGTERM)"
-
-
-@pytest.fixture(scope="module")
-def without_us(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[int, list[str]]]:
-    """Exit code and what stands on stderr without any logger, for each way to end."""
-    import sys
-
-    known: dict[str, tuple[int, list[str]]] = {}
-
-    def ask(how: str) -> tuple[int, list[str]]:
-        if how not in known:
-            script = tmp_path_factory.mktemp("plain") / "train.py"
-            script.write_text(SCRIPT.format(how=how))
-            done = subprocess.run(
-                [sys.executable, str(script), "plain"], capture_output=True, text=True, timeout=200, check=False
-            )
-            known[how] = done.returncode, lines(done.stderr, script)
-        return known[how]
-
-    return ask
-
-
-def lines(stderr: str, script: Path) -> list[str]:
-    """What stands on stderr, without our lines and the script's place."""
-    return [line.replace(str(script), "train.py") for line in stderr.splitlines() if not line.startswith("mlops:")]
-
-
-@pytest.mark.parametrize("whose", ["own", "given", "with"])
-@pytest.mark.parametrize(
-    ("how", "reason", "points"), [(INTERRUPT, "SIGINT", 5), (TERMINATE, "SIGTERM", 6)], ids=["SIGINT", "SIGTERM"]
-)
-def test_a_signal_that_lightning_handles_is_recorded(
-    recorded: Read,
-    train: Train,
-    root: Path,
-    tmp_path: Path,
-    without_us: Callable[[str], tuple[int, list[str]]],
-    how: str,
-    reason: str,
-    points: int,
-    whose: str,
-) -> None:
-    """Ctrl-C and SIGTERM are KILLED, though Lightning exits with 1 and 0; exit code and output are as without us."""
-    ours = train(SCRIPT.format(how=how), whose)
-    read = recorded((root / "latest").resolve())
-    assert ("KILLED", reason) == (read.ending.status, read.ending.reason)
-    assert points == len(read.curve("loss"))
-    assert without_us(how) == (ours.returncode, lines(ours.stderr, tmp_path / "train.py"))
 
 
 def test_checkpoints_go_into_the_run_directory(local: Options) -> None:
@@ -367,6 +248,7 @@ def test_other_ranks_record_nothing(root: Path, local: Options, monkeypatch: pyt
     assert logger.name is None
     assert logger.version is None
     assert isinstance(logger.save_dir, str)
+    logger.run.log_metrics({"loss": 0.5})
     logger.finalize("success")
     assert not root.exists()
 
@@ -413,25 +295,6 @@ def test_a_failure_of_ours_does_not_stop_the_training(recorded: Read, local: Opt
     assert {"internal error": 1} == run.losses
 
 
-def test_without_lightning_the_extra_is_named(train: Train) -> None:
-    """Where Lightning is missing in both forms, importing the door says in one line what to install."""
-    missing = "sys.modules['lightning'] = sys.modules['pytorch_lightning'] = None"
-    done = train(f"import sys; {missing}; import mlops_integrations.lightning")
-    assert 'ImportError: Lightning is not installed: pip install "mlops-integrations[lightning]"' in done.stderr
-    assert 1 == done.stderr.count("Traceback")
-
-
-def test_with_pytorch_lightning_alone_the_door_opens(train: Train) -> None:
-    """Where only pytorch_lightning is there, the logger is one of its loggers."""
-    pytest.importorskip("pytorch_lightning")
-    done = train(
-        "import sys; sys.modules['lightning'] = None\n"
-        "import pytorch_lightning.loggers, mlops_integrations.lightning as door\n"
-        "print(issubclass(door.MLOpsLogger, pytorch_lightning.loggers.Logger))"
-    )
-    assert "True\n" == done.stdout
-
-
 def test_disabled_records_nothing(root: Path) -> None:
     """With mode="disabled" the training goes on and nothing is written."""
     model = Classifier()
@@ -440,28 +303,63 @@ def test_disabled_records_nothing(root: Path) -> None:
     assert not root.exists()
 
 
-def test_the_other_package_takes_the_logger(recorded: Read, local: Options) -> None:
-    """A Trainer of pytorch_lightning records through the same logger."""
-    package = pytest.importorskip("pytorch_lightning")
-
-    class Model(package.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(64, 10)
-
-        def training_step(self, batch: Any) -> Any:
-            loss = self.layer(batch[0]).sum()
-            self.log("train/loss", loss)
-            return loss
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    logger = MLOpsLogger(**local)
-    fitting = package.Trainer(
-        max_epochs=1, logger=logger, log_every_n_steps=1, accelerator="cpu", enable_progress_bar=False
-    )
-    fitting.fit(Model(), batches())
+def test_what_is_logged_before_the_training_begins_the_run(recorded: Read, local: Options) -> None:
+    """Users log through ``experiment`` before fit: the run is there then, with its parameters and tags, and goes on."""
+    logger, model = MLOpsLogger(params={"batch_size": 16}, tags={"team": "vision"}, **local), Classifier()
+    assert not list(logger.run.directory.iterdir())
+    logger.experiment.log_metric("data/size", 128)
     run = recorded(logger.run.directory)
-    assert BATCHES == len(run.curve("train/loss"))
+    assert ({"batch_size": "16"}, "vision") == (run.params, run.tags["team"])
+    trainer(logger).fit(model, batches())
+    run = recorded(logger.run.directory)
+    assert [(0, 128.0)] == run.curve("data/size")
+    assert model.logged == run.curve("train/loss")
+    assert 1 == run.journals
+
+
+def test_fabric(recorded: Read, local: Options) -> None:
+    """A loop of the user's own with Fabric logs through the same logger; who finalizes it says how it ended."""
+    logger = MLOpsLogger(**local)
+    fabric = Fabric(accelerator="cpu", loggers=logger)
+    fabric.launch()
+    fabric.logger.log_hyperparams({"lr": 0.1})
+    for step in range(3):
+        fabric.log_dict({"loss": torch.tensor(1.0) / (step + 1), "lr": 0.1}, step=step)
+    fabric.log("accuracy", 0.9)
+    fabric.logger.finalize("success")
+    run = recorded(logger.run.directory)
+    assert [(0, 1.0), (1, 0.5), (2, torch.tensor(1 / 3).item())] == run.curve("loss")
+    assert [(0, 0.9)] == run.curve("accuracy")
+    assert {"lr": "0.1"} == run.params
+    assert "FINISHED" == run.ending.status
+    assert {} == run.losses
+
+
+class Chatty(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """A user's data set that logs while it loads."""
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        self.logger.log_metrics({"worker": 1.0}, index)
+        self.logger.experiment.log_metrics({"worker": 1.0}, index)
+        self.logger.run.log_metrics({"worker": 1.0}, index)
+        return torch.zeros(64), torch.tensor(0)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_that_load_data_record_nothing(recorded: Read, local: Options, method: str) -> None:
+    """With two workers, forked or spawned, what they log is nowhere, and the training's own records are whole."""
+    logger, model = MLOpsLogger(**local), Classifier()
+    loader = torch.utils.data.DataLoader(Chatty(logger), batch_size=2, num_workers=2, multiprocessing_context=method)
+    trainer(logger, epochs=1).fit(model, loader)
+    run = recorded(logger.run.directory)
+    assert {"train/loss", "epoch"} == run.keys
+    assert model.logged == run.curve("train/loss")
+    assert 4 == len(model.logged)
+    assert 1 == run.journals
     assert "FINISHED" == run.ending.status

@@ -199,6 +199,24 @@ RUNS = {
 
 
 @posix
+@pytest.mark.parametrize(
+    ("end", "gone", "reason"),
+    [
+        (End(2, "FAILED", "ValueError: no such digit"), None, "ValueError: no such digit"),
+        (End(2, "FAILED", ending.NOT_ENDED, provisional=True), None, "OSError: rank 1 is gone"),
+        (End(2, "FAILED", ending.NOT_ENDED, provisional=True), Exit(3, exited(1)), "OSError: rank 1 is gone"),
+    ],
+    ids=["told", "not told", "told by its exit code alone"],
+)
+def test_why_several_failed(end: End, gone: Exit | None, reason: str) -> None:
+    """As the higher rank says that began it, if it does; else as rank 0 says, which may have been told."""
+    first = Writer(TRAINER, 0, 0, End(5, "FAILED", "OSError: rank 1 is gone"), None)
+    ended = ending.of_run([first, Writer(WORKER, 1, 0, end, gone)])
+    assert ended is not None
+    assert reason == ended.reason
+
+
+@posix
 @pytest.mark.parametrize(("writers", "status"), RUNS.values(), ids=RUNS)
 def test_runs_of_several_writers(writers: list[Writer], status: str | None) -> None:
     """What becomes of a run that several processes wrote, one after the other or side by side."""

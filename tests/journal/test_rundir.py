@@ -49,9 +49,10 @@ def test_same_second_and_uid(tmp_path: Path) -> None:
 
 @posix
 def test_latest(tmp_path: Path) -> None:
-    """``latest`` beside them points to the newest, wherever the root is moved to."""
+    """``latest`` beside them points to the one that it was pointed to last, wherever the root is moved to."""
     for name in ("first", "second"):
         made = rundir.make(tmp_path / "runs", name, UID)
+        rundir.point_latest_to(made.path)
         assert made.path.resolve() == (tmp_path / "runs" / "latest").resolve()
     (tmp_path / "runs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").is_dir()

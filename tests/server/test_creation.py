@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from fault_proxy import FaultProxy, Handler
 
+from fault_proxy import FaultProxy, Handler
 from mlops_integrations.journal.rundir import RunDirectory
 from real_mlflow import MlflowServer
 from trainer import Trainer

@@ -1,0 +1,123 @@
+"""The Accelerate door: ``Accelerator(log_with=MLOpsTracker(experiment_name="digits"))``.
+
+Where accelerate has a register of trackers (1.15 has, 1.0 has not), ``Accelerator(log_with="mlops")`` works too, once
+this module is imported; then the project name of ``init_trackers`` is the experiment's, as with accelerate's own
+MLflow tracker. A tracker made by hand is not told that name. Only the main process records.
+
+``end_training()`` ends the run. Accelerate tells of nothing else, and many a script leaves that call out, so without
+it the run ends as its process does: FINISHED, FAILED or KILLED.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mlops_integrations import settings
+from mlops_integrations.door import Door, guarded, keywords_of_start_run
+from mlops_integrations.run import Run
+from mlops_integrations.start import start_run
+
+try:
+    from accelerate import tracking
+    from accelerate.tracking import GeneralTracker, on_main_process
+except ModuleNotFoundError as error:
+    if error.name != "accelerate":  # accelerate is there, and says itself what it lacks
+        raise
+    raise ImportError('accelerate is not installed: pip install "mlops-integrations[accelerate]"') from None
+
+
+class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run without accelerate
+    """Records what ``accelerator.log`` is given, and the configuration of ``init_trackers``. One tracker is one run.
+
+    Args:
+        project_name: the experiment's name, where neither a keyword nor the environment gives one; it comes from
+            ``init_trackers`` if the tracker is chosen by its name.
+        run: an open run to record into, left open; instead of the keywords below.
+        experiment_name: this and all that follow: see ``start_run``.
+        experiment_id: instead of the name.
+        run_name: left out, the script's name.
+        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        resume: a run to go on with.
+        parent: the run that this one belongs to.
+        params: recorded beside the configuration.
+        tags: recorded when the run begins.
+        directory: where run directories are made.
+        mode: "online", "offline" or "disabled".
+        uploader: "process" or "thread".
+
+    Raises:
+        ValueError: ``run`` and keywords are both given, or one makes no sense.
+    """
+
+    name: Final = "mlops"
+    requires_logging_directory: Final = False
+    main_process_only: Final = True
+
+    def __init__(
+        self,
+        project_name: str | None = None,
+        *,
+        run: Run | None = None,
+        experiment_name: str | None = None,
+        experiment_id: str | None = None,
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        resume: Run | str | None = None,
+        parent: Run | str | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        mode: str | None = None,
+        uploader: str | None = None,
+    ) -> None:
+        options = keywords_of_start_run(locals())
+        super().__init__()
+        self._door = Door(run, options)
+        known = settings.from_arguments(experiment_name=experiment_name, experiment_id=experiment_id)
+        if known.experiment_name is None and known.experiment_id is None:
+            self._door.keep(experiment_name=project_name)
+
+    @property
+    def run(self) -> Run:
+        """The run, opened now if it was not yet; in another process than the main one, something that does nothing."""
+        return self._door.run if settings.rank() == 0 else start_run(mode="disabled")
+
+    @property
+    def tracker(self) -> Run:
+        """The run, as ``accelerator.get_tracker("mlops", unwrap=True)`` gives it."""
+        return self.run
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    @guarded
+    def start(self) -> None:
+        """``init_trackers`` begins the run. Older versions of accelerate do not tell: there the first record does."""
+        self._door.run  # noqa: B018 - opens it
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    @guarded
+    def store_init_configuration(self, values: Mapping[str, object]) -> None:
+        """Record the configuration of ``init_trackers`` as parameters."""
+        self._door.run.log_params(values)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    @guarded
+    def log(self, values: Mapping[str, object], step: int | None = None, **_: Any) -> None:
+        """Record numbers, and tensors of one element; without a step, each key has its own count."""
+        self._door.run.log_metrics(values, step)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    @guarded
+    def finish(self) -> None:
+        """``end_training`` ends the run, without waiting."""
+        self._door.ended()
+
+
+def _register() -> None:
+    register = getattr(tracking, "register_tracker_class", None)
+    if register is not None:
+        register(MLOpsTracker)
+
+
+_register()

@@ -1,0 +1,82 @@
+"""Which checkpoints Lightning's ``ModelCheckpoint`` has, with their scores: read from it, changing nothing.
+
+Imports no framework. What is not there as a file or directory (``s3://…``) is not seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+FOLDER: Final = "checkpoints"
+_MOST_SCORES: Final = 20
+"""So many scores fit into a tag of any server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint as it lies on disk: a file, or a directory of shards."""
+
+    path: Path
+    changed: int
+    folder: str
+    """Where among the run's artifacts it belongs."""
+
+    @property
+    def artifact(self) -> str:
+        """Its path among the run's artifacts."""
+        return f"{self.folder}/{self.path.name}"
+
+
+def of(callback: Any, folder: str = FOLDER) -> list[Checkpoint]:
+    """The checkpoints that a ModelCheckpoint has saved and not deleted since, oldest first."""
+    found = {_place(path) for path in _paths(callback)}
+    kept = [_checkpoint(path, callback, folder) for path in found if path is not None]
+    return sorted((each for each in kept if each is not None), key=lambda each: (each.changed, str(each.path)))
+
+
+def tags(callback: Any, folder: str = FOLDER) -> dict[str, str]:
+    """What is to be known of them: which is the best, which the latest, and their scores.
+
+    The scores of the best 20, best first, as a mapping of names to numbers in JSON.
+    """
+    kept = of(callback, folder)
+    by_path: dict[Path | None, Checkpoint] = {each.path: each for each in kept}
+    latest = by_path.get(_place(getattr(callback, "last_model_path", ""))) or (kept[-1] if kept else None)
+    told = {"latest": None if latest is None else latest.artifact}
+    monitor = getattr(callback, "monitor", None)
+    if monitor is not None:
+        best = by_path.get(_place(getattr(callback, "best_model_path", "")))
+        mode = getattr(callback, "mode", "min")
+        scores = {path: float(score) for path, score in (getattr(callback, "best_k_models", None) or {}).items()}
+        ranked = sorted(scores, key=scores.__getitem__, reverse=mode == "max")[:_MOST_SCORES]
+        told |= {
+            "best": None if best is None else best.artifact,
+            "monitor": f"{monitor} ({mode})",
+            "scores": json.dumps({Path(path).name: scores[path] for path in ranked}),
+        }
+    return {f"mlops.{folder}.{name}": value for name, value in told.items() if value is not None}
+
+
+def _paths(callback: Any) -> set[str]:
+    named = (getattr(callback, name, "") for name in ("last_model_path", "best_model_path", "_last_checkpoint_saved"))
+    return {str(path) for path in (*named, *(getattr(callback, "best_k_models", None) or {})) if path}
+
+
+def _place(path: object) -> Path | None:
+    """Where a checkpoint really lies: ``last.ckpt`` may be a link to another one."""
+    return Path(os.path.realpath(str(path))) if path else None
+
+
+def _checkpoint(path: Path, callback: Any, folder: str) -> Checkpoint | None:
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:  # deleted, to make room for a better one
+        return None
+    home = _place(getattr(callback, "dirpath", None))
+    if home is not None and path.is_relative_to(home):
+        folder = "/".join((folder, *path.relative_to(home).parts[:-1]))
+    return Checkpoint(path, changed, folder)

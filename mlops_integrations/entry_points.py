@@ -1,0 +1,45 @@
+"""What Lightning calls whenever it makes a Trainer or a Fabric, in every environment that we are installed in.
+
+Entry points of the groups ``callbacks_factory`` (see pyproject.toml): they give no callbacks unless autologging is on,
+by ``autolog()`` or by ``MLOPS_AUTOLOG=1``. Whoever has merely installed us must not notice it: nothing but the standard
+library is imported before that is known, and nothing is ever raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+
+def trainer_callbacks() -> list[Any]:
+    """What records a Trainer, if that is wanted."""
+    return _made("callback_for_trainer")
+
+
+def fabric_callbacks() -> list[Any]:
+    """What records a Fabric, if that is wanted."""
+    return _made("callback_for_fabric")
+
+
+def _made(maker: str) -> list[Any]:
+    try:
+        if not _is_wanted():
+            return []
+        from mlops_integrations import autologging
+
+        callback = getattr(autologging, maker)()
+        return [] if callback is None else [callback]
+    except Exception as error:  # at the border to a training: whatever it is, it must not end that
+        logger.warning("mlops: this training is not recorded: %s: %s", type(error).__name__, error)
+        return []
+
+
+def _is_wanted() -> bool:
+    if "mlops_integrations.autologging" in sys.modules:  # it knows better: it may be off, too
+        return True
+    from mlops_integrations import settings
+
+    return settings.is_true("MLOPS_AUTOLOG")

@@ -1,0 +1,105 @@
+"""Wraps the Trainer's methods, for what no hook tells its callbacks: an exception, and that an evaluation begins.
+
+The wrappers do nothing for a Trainer that has no callback of ours. For the Transformers door; imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Final
+
+from mlops_integrations import seams
+
+
+class Told:
+    """A callback that is told of it."""
+
+    _is_bare = False
+    """Made with no arguments, as ``report_to`` does it."""
+    _is_extra = False
+    """Another one records already."""
+    _training = False
+
+    def _records(self, *, main: bool) -> bool:
+        """Whether it records in this process, which is the main one or not."""
+        raise NotImplementedError
+
+    def _entering_train(self, trainer: Any, trial: Any) -> None:
+        raise NotImplementedError
+
+    def _entering_evaluation(self, trainer: Any, prefix: str) -> None:
+        raise NotImplementedError
+
+    def _left(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def _search_left(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+
+_entered: Final[ContextVar[Sequence[Told]]] = ContextVar("_entered", default=())
+"""The callbacks of the Trainer that began to train last."""
+
+
+def watch(trainer: type) -> None:
+    """Wrap the methods of the Trainer's class, unless that is done."""
+    seams.wrap(trainer, "train", before=_train_begins, failed=_train_failed)
+    seams.wrap(trainer, "evaluate", before=_evaluation_begins, failed=_evaluation_failed)
+    seams.wrap(trainer, "predict", before=_prediction_begins, failed=_evaluation_failed)
+    seams.wrap(trainer, "hyperparameter_search", failed=_search_failed)
+
+
+def replaced(callback: Told) -> Told | None:
+    """Which of a Trainer's callbacks gives way to this new one: each is told once."""
+    found = next((other for other in _entered.get() if type(other) is type(callback)), None)
+    _entered.set([other for other in _entered.get() if other is not found])
+    return found
+
+
+def _callbacks(trainer: Any) -> list[Told]:
+    """Ours. Beside one with arguments, a bare one records nothing."""
+    handler = getattr(trainer, "callback_handler", None)
+    found = [callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, Told)]
+    chosen = next((callback for callback in found if not callback._is_bare), found[0] if found else None)
+    for callback in found:
+        callback._is_extra = callback._is_bare and callback is not chosen
+    return found
+
+
+def _recording(trainer: Any) -> list[Told]:
+    main = trainer.is_world_process_zero()
+    return [callback for callback in _callbacks(trainer) if callback._records(main=main)]
+
+
+def _train_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _entered.set(_callbacks(trainer))
+    for callback in _recording(trainer):
+        callback._entering_train(trainer, kwargs.get("trial", args[1] if len(args) > 1 else None))
+    return args, kwargs
+
+
+def _evaluation_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str = "eval") -> Any:
+    for callback in _recording(trainer):
+        callback._entering_evaluation(trainer, kwargs.get("metric_key_prefix", args[2] if len(args) > 2 else prefix))
+    return args, kwargs
+
+
+def _prediction_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _evaluation_begins(trainer, args, kwargs, "test")
+
+
+def _train_failed(trainer: Any, error: BaseException) -> None:
+    for callback in _recording(trainer):
+        callback._left(error)
+
+
+def _evaluation_failed(trainer: Any, error: BaseException) -> None:
+    for callback in _recording(trainer):
+        if not callback._training:  # else the training tells
+            callback._left(error)
+
+
+def _search_failed(trainer: Any, error: BaseException) -> None:
+    for callback in _recording(trainer):
+        callback._search_left(error)

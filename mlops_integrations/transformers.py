@@ -1,0 +1,390 @@
+"""The Transformers door: ``Trainer(callbacks=[MLOpsCallback()])``, or ``report_to="mlops"`` once this is imported.
+
+Records what the Trainer logs: ``train/loss``, ``eval/loss``, ``test/loss`` at its global step, what tells of a whole
+training or evaluation (``summary/train_runtime``) apart from the curves; its arguments, the model's configuration
+(``model/...``) and adapters (``peft/...``) as parameters. A search for hyperparameters is a run, each trial its child.
+
+The Trainer tells its callbacks neither of an exception nor that an evaluation begins. So ``train``, ``evaluate``,
+``predict`` and ``hyperparameter_search`` of its class are wrapped when the first callback is made (see ``seams``). The
+wrappers do nothing for a Trainer without a callback of ours, and what is raised goes on unchanged.
+"""
+
+# ruff: noqa: ARG002 - the arguments of hooks are the Trainer's own
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from mlops_integrations import trainer_records, trainer_seams
+from mlops_integrations.door import Door, guarded, keywords_of_start_run
+from mlops_integrations.journal import ending
+from mlops_integrations.run import Run
+from mlops_integrations.trainer_seams import Told
+
+try:
+    from accelerate.utils import broadcast_object_list
+    from transformers import Trainer, TrainerCallback
+    from transformers.integrations import MLflowCallback, integration_utils
+    from transformers.trainer_callback import ExportableState
+except ModuleNotFoundError as error:
+    if error.name not in {"transformers", "accelerate"}:  # transformers is there, and says itself what it lacks
+        raise
+    raise ImportError('transformers is not installed: pip install "mlops-integrations[transformers]"') from None
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+
+def _hook(method: Hook) -> Hook:
+    """A hook of the Trainer, which tells all processes, in those that record."""
+
+    @functools.wraps(method)
+    def wrapper(self: MLOpsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._records(main=state.is_world_process_zero):
+            method(self, args, state, control, **kwargs)
+
+    return cast("Hook", guarded(wrapper))
+
+
+class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[misc]  # our type checks run without transformers
+    """Records a Trainer's logs and parameters. One callback is one run, however often it trains and evaluates.
+
+    A checkpoint names the run that it belongs to: ``train(resume_from_checkpoint=...)`` goes on with it.
+
+    Args:
+        run: an open run to record into, left open; instead of the keywords of ``start_run``.
+        raw_names: record metrics by the Trainer's own names (``loss``, ``eval_loss``, ``train_runtime``).
+        log_checkpoints: keep a copy of each checkpoint among the run's artifacts, made in the background.
+        per_rank: record what each process logs, by names that begin with ``rank1/`` and so on for all but the main
+            one. The Trainer's own values are the same in all of them; those that your code logs need not be.
+        experiment_name: this and all that follow: see ``start_run``.
+        experiment_id: instead of the name.
+        run_name: left out, that of the Trainer's arguments, then the script's name.
+        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        resume: a run to go on with.
+        parent: the run that this one belongs to.
+        params: recorded beside those of the Trainer and the model.
+        tags: recorded when the run begins.
+        directory: where run directories are made.
+        mode: "online", "offline" or "disabled".
+        uploader: "process" or "thread".
+
+    Raises:
+        ValueError: ``run`` and keywords are both given, or one makes no sense.
+    """
+
+    def __init__(
+        self,
+        run: Run | None = None,
+        *,
+        raw_names: bool = False,
+        log_checkpoints: bool = False,
+        per_rank: bool = False,
+        experiment_name: str | None = None,
+        experiment_id: str | None = None,
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        resume: Run | str | None = None,
+        parent: Run | str | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        mode: str | None = None,
+        uploader: str | None = None,
+    ) -> None:
+        self._options = {key: value for key, value in keywords_of_start_run(locals()).items() if value is not None}
+        self._door = Door(run, self._options)
+        self._raw_names = raw_names
+        self._log_checkpoints = log_checkpoints
+        self._per_rank = per_rank
+        self._rank = 0
+        self._shared = False
+        self._is_bare = run is None and not self._options
+        self._trial: Door | None = None
+        """Of the trial that goes on or was the last one, within a search."""
+        self._trial_number: int | None = None
+        self._begun = False
+        self._failure: tuple[str, str | None] | None = None
+        """Status and reason of a training that an exception has left: evaluating afterwards does not mend it."""
+        self._prefixes = ["eval", "test"]
+        self._epoch: tuple[int, object] | None = None
+        self._nan_said = False
+        self._mlflow_said = False
+        self._resumed: Mapping[str, Any] | None = None
+        """The run that the checkpoint names from which the training goes on."""
+        self._params: dict[str, dict[str, str]] = {}
+        """What was recorded, by run."""
+        trainer_seams.watch(Trainer)
+
+    @property
+    def run(self) -> Run:
+        """The run, opened now if it was not yet; while a trial of a search is trained, that of the trial."""
+        return self._current.run if self._training else self._door.run
+
+    @property
+    def _current(self) -> Door:
+        return self._trial or self._door
+
+    def _records(self, *, main: bool) -> bool:
+        return (main or self._shared) and not self._is_extra
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        trainer_seams.watch(Trainer)
+
+    # -- what the Trainer's methods tell (see the wrappers below) -------------------------------------------------
+
+    @guarded
+    def _entering_train(self, trainer: Any, trial: Any) -> None:
+        self._trial, self._trial_number = None, getattr(trial, "number", None)
+        self._epoch, self._nan_said = None, False
+        if not self._mlflow_said:
+            self._mlflow_said = _say_if_mlflow_records_too(trainer)
+
+    @guarded
+    def _entering_evaluation(self, trainer: Any, prefix: str) -> None:
+        if not f"{prefix}_".startswith(tuple(f"{known}_" for known in self._prefixes)):
+            self._prefixes.append(prefix)
+        if not self._training:
+            if trainer.hp_search_backend is None:
+                self._trial = None
+            self._began(trainer.args, trainer.model)
+
+    @guarded
+    def _left(self, error: BaseException) -> None:
+        """An exception has left the training, or an evaluation outside of one."""
+        self._training = False
+        if not self._begun:
+            return
+        if type(error).__name__ == "TrialPruned":
+            self._current.run.set_tag("mlops.pruned", "true")
+            self._ended()
+            return
+        self._current.began()  # unless it is in training: what had ended well has not, after all
+        self._current.left(error)
+        if isinstance(error, Exception):
+            self._failure = ending.of_exception(error)
+        if self._trial is not None:
+            self._door.ended()  # a search may go on without this trial
+
+    @guarded
+    def _search_left(self, error: BaseException) -> None:
+        """An exception has left the search, of which a trial has told already."""
+        if self._begun:
+            self._trial = None
+            self._door.began()
+            self._door.left(error)
+
+    # -- hooks ----------------------------------------------------------------------------------------------------
+
+    @_hook
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A Trainer was made."""
+        self._keep_name(args)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """``train`` begins; again, if it starts anew with smaller batches. All processes come here."""
+        self._take_place(state)
+        if self._is_extra:
+            return
+        if state.is_world_process_zero:
+            self._open(args)
+        self._share(args)
+        self._begin(args, state, control, model=model)
+
+    @_hook
+    def _begin(self, args: Any, state: Any, control: Any, model: Any) -> None:
+        if state.is_hyper_param_search and self._trial is None and not self._rank:
+            self._trial = self._of_trial(state)
+        self._training, self._failure = True, None
+        self._began(args, model, trainer_records.flat(state.trial_params or {}, "trial/") if self._trial else {})
+        if args.auto_find_batch_size:
+            self._current.run.set_tag("train_batch_size", state.train_batch_size)
+
+    @_hook
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """``train`` has come to its end."""
+        self._training = False
+        self._ended()
+
+    @_hook
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Record what the Trainer, or the user through ``trainer.log``, logs: an evaluation's values too."""
+        self._record(logs or {}, state.global_step)
+
+    @_hook
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """An evaluation has ended; ``on_log`` had its values."""
+        if not self._training:
+            self._ended()
+
+    @_hook
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Record the metrics of ``predict``, which are not logged."""
+        self._record(metrics or {}, state.global_step)
+        if not self._training:
+            self._ended()
+
+    @_hook
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep a copy of a checkpoint, if asked to."""
+        if self._log_checkpoints and args.should_save:
+            folder = Path(args.output_dir)
+            if self._trial is not None:
+                folder /= state.trial_name or f"run-{self._trial_number}"
+            name = f"checkpoint-{state.global_step}"
+            self._current.run.log_artifact(folder / name, f"checkpoints/{name}", wait=False)
+
+    # -- what a checkpoint holds ----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What goes into a checkpoint's ``trainer_state.json``: the run, and its parameters."""
+        if not self._begun:
+            return {"args": {}, "attributes": {}}
+        try:
+            run = self._current.run
+            recorded = {"uid": run.uid, "run_id": run.run_id, "params": self._params.get(run.uid, {})}
+        except Exception as error:  # as in a hook: the checkpoint is worth more
+            self._door.swallow(error)
+            return {"args": {}, "attributes": {}}
+        return {"args": {}, "attributes": {"recorded_in": recorded}}
+
+    @property
+    def recorded_in(self) -> Mapping[str, Any] | None:
+        """The run as a checkpoint names it."""
+        return cast("Mapping[str, Any] | None", self.state()["attributes"].get("recorded_in"))
+
+    @recorded_in.setter
+    def recorded_in(self, _: object) -> None:
+        """With ``restore_callback_states_from_checkpoint`` the Trainer makes a new callback in the place of each.
+
+        It goes on as the one that it replaces. The checkpoint's run is taken when the training begins, as ever.
+        """
+        replaced = trainer_seams.replaced(self)
+        if replaced is not None:
+            self.__dict__.update(replaced.__dict__)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _keep_name(self, args: Any) -> None:
+        if args.run_name and args.run_name != args.output_dir:
+            self._door.keep(run_name=args.run_name)
+
+    @guarded
+    def _take_place(self, state: Any) -> None:
+        """See what a checkpoint says of us. After one that was made without us, the Trainer would fail to save."""
+        name = type(self).__name__
+        known = state.stateful_callbacks.get(name, {})
+        self._resumed = (known[-1] if isinstance(known, list) else known).get("attributes", {}).get("recorded_in")
+        state.stateful_callbacks.setdefault(name, self.state())
+
+    @guarded
+    def _open(self, args: Any) -> None:
+        """Open the run, which is the one that a checkpoint names, if there is one."""
+        self._keep_name(args)
+        recorded = self._resumed
+        if recorded and not self._begun:
+            before = self._door.prepared
+            self._door.resume(recorded["uid"], recorded["run_id"])
+            run = self._door.prepared
+            if run is not before and (run.uid == recorded["uid"] or recorded["run_id"]):
+                self._params[run.uid] = dict(recorded["params"])
+        self._door.began()
+
+    @guarded
+    def _share(self, args: Any) -> None:
+        """All processes come here, and none may stay away: the others would wait for it."""
+        if self._per_rank and not self._shared and args.world_size > 1:
+            self._shared, self._rank = True, args.process_index
+            self._door.share(self._rank, _broadcast)
+
+    def _began(self, args: Any, model: Any, more: Mapping[str, str] | None = None) -> None:
+        self._keep_name(args)
+        self._begun = True
+        self._current.began()
+        if not self._rank:
+            self._describe({**trainer_records.params(args, model), **(more or {})})
+
+    def _ended(self) -> None:
+        self._current.ended(*(self._failure or ()))
+        if self._trial is not None:
+            self._door.ended()
+
+    def _of_trial(self, state: Any) -> Door:
+        """A door for one trial of a search, whose run is the child of this callback's."""
+        self._door.began()
+        run, options = self._door.run, dict(self._options)
+        for own in ("run_name", "resume", "parent"):
+            options.pop(own, None)
+        if not self._door.is_own:
+            options = trainer_records.options_beside(run)
+        name = state.trial_name or f"{run.name}-{'trial' if self._trial_number is None else self._trial_number}"
+        return Door(None, {**options, "parent": run, "run_name": name})
+
+    def _describe(self, params: Mapping[str, str]) -> None:
+        """Record parameters once; of later trainings and evaluations what is new, and tell what differs."""
+        run = self._current.run
+        known = self._params.setdefault(run.uid, {})
+        fresh, changed = trainer_records.news(known, params)
+        known.update(fresh)
+        if fresh:
+            run.log_params(fresh)
+        if changed:
+            run.set_tag("mlops.params_changed", changed)
+            logger.warning("mlops: parameters of run %s keep their first values, though now: %s", run.name, changed)
+
+    def _record(self, logs: Mapping[str, Any], step: int) -> None:
+        names = logs if self._raw_names else dict(trainer_records.named(logs, self._prefixes))
+        epoch = (step, logs.get("epoch"))
+        if epoch == self._epoch:  # an evaluation's, at the step of a training's
+            names = {name: value for name, value in names.items() if name not in {"epoch", "train/epoch"}}
+        self._epoch = epoch
+        if self._rank:
+            names = {f"rank{self._rank}/{name}": value for name, value in names.items()}
+        self._current.run.log_metrics(names, step)
+        self._look_for_nan(logs, step)
+
+    def _look_for_nan(self, logs: Mapping[str, Any], step: int) -> None:
+        found = None if self._nan_said else trainer_records.nan_in(logs)
+        if found is not None:
+            self._nan_said = True
+            self._current.run.set_tag("mlops.nan_at_step", step)
+            hidden = logs.get("loss") == logs.get("loss")
+            why = (
+                f" (the loss is logged as {logs.get('loss')}: logging_nan_inf_filter leaves NaN out)" if hidden else ""
+            )
+            advice = "Look at the data and the learning rate, or go back to a checkpoint"
+            logger.warning("mlops: %s is NaN at step %d%s. %s", found, step, why, advice)
+
+
+# -- beside the callback ---------------------------------------------------------------------------------------------
+
+
+def _broadcast(value: Any) -> Any:
+    return broadcast_object_list([value], from_process=0)[0]
+
+
+def _say_if_mlflow_records_too(trainer: Any) -> bool:
+    found = any(isinstance(callback, MLflowCallback) for callback in trainer.callback_handler.callbacks)
+    if found:
+        logger.warning(
+            "mlops: MLflow's own callback is there too (report_to names mlflow): two runs will show for this training. "
+            "Leave mlflow out of report_to"
+        )
+    return found
+
+
+def _register() -> None:
+    """Make us known as ``report_to="mlops"``, where transformers has its table; that is no promise of its."""
+    table = getattr(integration_utils, "INTEGRATION_TO_CALLBACK", None)
+    if isinstance(table, dict):
+        table["mlops"] = MLOpsCallback
+
+
+_register()
