@@ -23,6 +23,9 @@ Before: TypeAlias = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[tuple
 Failed: TypeAlias = Callable[[Any, BaseException], None]
 """Gets the object and the exception that leaves the call."""
 
+Done: TypeAlias = Callable[[Any, Any], None]
+"""Gets the object and what the call has returned."""
+
 _MARK: Final = "_mlops_hooks"
 _lock: Final = threading.Lock()
 
@@ -37,9 +40,12 @@ class _Hooks:
     wrapper: Any = None
     before: list[Before] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
+    done: list[Done] = field(default_factory=list)
 
 
-def wrap(owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None) -> None:
+def wrap(
+    owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None, done: Done | None = None
+) -> None:
     """Have hooks called around a method; those that it has already are not added again."""
     with _lock:
         hooks = _hooks_of(owner, name) or _wrapped(owner, name)
@@ -47,9 +53,13 @@ def wrap(owner: type, name: str, *, before: Before | None = None, failed: Failed
             hooks.before.append(before)
         if failed is not None and failed not in hooks.failed:
             hooks.failed.append(failed)
+        if done is not None and done not in hooks.done:
+            hooks.done.append(done)
 
 
-def unwrap(owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None) -> None:
+def unwrap(
+    owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None, done: Done | None = None
+) -> None:
     """Take hooks away. Without any, the method is as it was, unless somebody else has wrapped it since."""
     with _lock:
         hooks = _hooks_of(owner, name)
@@ -59,7 +69,9 @@ def unwrap(owner: type, name: str, *, before: Before | None = None, failed: Fail
             hooks.before.remove(before)
         if failed in hooks.failed:
             hooks.failed.remove(failed)
-        if hooks.before or hooks.failed or vars(owner)[name] is not hooks.wrapper:
+        if done in hooks.done:
+            hooks.done.remove(done)
+        if hooks.before or hooks.failed or hooks.done or vars(owner)[name] is not hooks.wrapper:
             return
         if hooks.inherited:
             delattr(owner, name)
@@ -90,7 +102,7 @@ def _wrapped(owner: type, name: str) -> _Hooks:
             except Exception as failure:  # whatever it is, it must not end a training
                 say_failure(failure)
         try:
-            return original(self, *args, **kwargs)
+            result = original(self, *args, **kwargs)
         except BaseException as error:
             for failed in hooks.failed.copy():
                 try:
@@ -100,6 +112,12 @@ def _wrapped(owner: type, name: str) -> _Hooks:
             if error.__traceback__ is not None:
                 error.__traceback__ = error.__traceback__.tb_next
             raise
+        for done in hooks.done.copy():
+            try:
+                done(self, result)
+            except Exception as failure:  # as above
+                say_failure(failure)
+        return result
 
     hooks.wrapper = wrapper
     setattr(wrapper, _MARK, hooks)

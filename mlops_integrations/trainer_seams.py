@@ -20,6 +20,7 @@ class Told:
     _is_extra = False
     """Another one records already."""
     _training = False
+    _searching = False
 
     def _records(self, *, main: bool) -> bool:
         """Whether it records in this process, which is the main one or not."""
@@ -32,6 +33,9 @@ class Told:
         raise NotImplementedError
 
     def _left(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def _search_done(self, best: Any) -> None:
         raise NotImplementedError
 
     def _search_left(self, error: BaseException) -> None:
@@ -47,7 +51,7 @@ def watch(trainer: type) -> None:
     seams.wrap(trainer, "train", before=_train_begins, failed=_train_failed)
     seams.wrap(trainer, "evaluate", before=_evaluation_begins, failed=_evaluation_failed)
     seams.wrap(trainer, "predict", before=_prediction_begins, failed=_evaluation_failed)
-    seams.wrap(trainer, "hyperparameter_search", failed=_search_failed)
+    seams.wrap(trainer, "hyperparameter_search", before=_search_begins, failed=_search_failed, done=_search_done)
 
 
 def replaced(callback: Told) -> Told | None:
@@ -98,6 +102,17 @@ def _evaluation_failed(trainer: Any, error: BaseException) -> None:
     for callback in _recording(trainer):
         if not callback._training:  # else the training tells
             callback._left(error)
+
+
+def _search_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for callback in _recording(trainer):
+        callback._searching = True
+    return args, kwargs
+
+
+def _search_done(trainer: Any, best: Any) -> None:
+    for callback in _recording(trainer):
+        callback._search_done(best)
 
 
 def _search_failed(trainer: Any, error: BaseException) -> None:

@@ -170,12 +170,22 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         self._current.left(error)
         if isinstance(error, Exception):
             self._failure = ending.of_exception(error)
-        if self._trial is not None:
-            self._door.ended()  # a search may go on without this trial
+        self._end_parent()  # a search may go on without this trial
+
+    @guarded
+    def _search_done(self, best: Any) -> None:
+        """The search has come to its end."""
+        self._searching = False
+        if self._begun:
+            if hasattr(best, "objective"):  # one for several objectives has several best trials
+                self._door.run.set_tags({"mlops.best_trial": best.run_id, "mlops.best_objective": best.objective})
+            self._end_parent()
+            self._trial = None
 
     @guarded
     def _search_left(self, error: BaseException) -> None:
         """An exception has left the search, of which a trial has told already."""
+        self._searching = False
         if self._begun:
             self._trial = None
             self._door.began()
@@ -313,7 +323,10 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
 
     def _ended(self) -> None:
         self._current.ended(*(self._failure or ()))
-        if self._trial is not None:
+        self._end_parent()
+
+    def _end_parent(self) -> None:
+        if self._trial is not None and not self._searching:
             self._door.ended()
 
     def _of_trial(self, state: Any) -> Door:
@@ -356,9 +369,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
             self._nan_said = True
             self._current.run.set_tag("mlops.nan_at_step", step)
             hidden = logs.get("loss") == logs.get("loss")
-            why = (
-                f" (the loss is logged as {logs.get('loss')}: logging_nan_inf_filter leaves NaN out)" if hidden else ""
-            )
+            why = f" (the loss is logged as {logs.get('loss')}: logging_nan_inf_filter hides it)" if hidden else ""
             advice = "Look at the data and the learning rate, or go back to a checkpoint"
             logger.warning("mlops: %s is NaN at step %d%s. %s", found, step, why, advice)
 
@@ -373,10 +384,8 @@ def _broadcast(value: Any) -> Any:
 def _say_if_mlflow_records_too(trainer: Any) -> bool:
     found = any(isinstance(callback, MLflowCallback) for callback in trainer.callback_handler.callbacks)
     if found:
-        logger.warning(
-            "mlops: MLflow's own callback is there too (report_to names mlflow): two runs will show for this training. "
-            "Leave mlflow out of report_to"
-        )
+        text = "mlops: report_to names mlflow, too: two runs will show for this training. Leave mlflow out of it"
+        logger.warning(text)
     return found
 
 

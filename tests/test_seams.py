@@ -114,6 +114,25 @@ def test_a_bug_of_ours_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("our bug") == 2
 
 
+def test_what_it_has_returned() -> None:
+    """Told after a success, not after a failure; a bug of ours there changes nothing."""
+    returned: list[tuple[Any, Any]] = []
+
+    def done(subject: Any, result: Any) -> None:
+        returned.append((subject, result))
+
+    seams.wrap(Base, "train", done=done)
+    seams.wrap(Base, "train", done=broken)
+    model = Model()
+    assert model.train() == "trained"
+    with pytest.raises(ValueError):
+        model.train(fails=ValueError())
+    assert returned == [(model, "trained")]
+    for hook in (done, broken):
+        seams.unwrap(Base, "train", done=hook)
+    assert Base.train is ORIGINAL
+
+
 def test_wrapped_once() -> None:
     """The same hook twice is called once, another one as well, and one wrapper does for all."""
     seams.wrap(Base, "train", failed=tell)

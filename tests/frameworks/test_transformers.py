@@ -303,7 +303,7 @@ def test_mlflow_in_report_to_is_said(local: Options, tmp_path: Path, caplog: pyt
     fit = trainer(tmp_path, MLOpsCallback(**local), Mute())
     fit.train()
     fit.train()
-    assert 1 == caplog.text.count("report_to names mlflow")
+    assert 1 == caplog.text.count("report_to names mlflow, too")
 
 
 def test_tables_and_texts_in_logs(

@@ -60,6 +60,10 @@ def test_each_trial_is_a_child(recorded: Read, local: Options, root: Path, tmp_p
     assert found["search-0"].params["learning_rate"] != found["search-1"].params["learning_rate"]
     assert ["FINISHED"] * 3 == [run.ending.status for run in found.values()]
     assert set() == found["search"].keys
+    assert (best.run_id, str(best.objective)) == tuple(
+        found["search"].tags[name] for name in ("mlops.best_trial", "mlops.best_objective")
+    )
+    assert 1 == found["search"].journals
     assert [{}] * 3 == [run.losses for run in found.values()]
 
 
