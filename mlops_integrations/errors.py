@@ -14,6 +14,7 @@ class RunDirectoryError(MLOpsError, OSError):
 class LeaseHeldError(MLOpsError):
     """Another uploader is at work in the run directory; the message says which."""
 
+
 class ServerError(MLOpsError):
     """The tracking server did not do what it was asked for.
 

@@ -9,28 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import mlops_integrations as mlops
-from mlops_integrations.door import Door
 from mlops_integrations.journal.records import End
 from mlops_integrations.journal.rundir import end_of
+from processes import fail, log, train
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows can't fork")
-
-
-def train(root: Path) -> None:
-    """A training that does not come to its end, though its process exits with 0."""
-    Door(None, {"directory": root, "mode": "offline", "uploader": "thread"}).began()
-
-
-def log(root: Path) -> None:
-    """A run that nobody ends."""
-    mlops.start_run(directory=root, mode="offline", uploader="thread").log_metric("loss", 0.5)
-
-
-def fail(root: Path) -> None:
-    """A training that an exception leaves, of which the door is not told."""
-    train(root)
-    raise ValueError("no such digit")
 
 
 def last_word(root: Path, method: str, target: Callable[[Path], None]) -> End:
