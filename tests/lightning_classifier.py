@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import torch
 from sklearn.datasets import load_digits
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 IMAGES, LABELS = load_digits(return_X_y=True)
 DATA = TensorDataset(torch.from_numpy(IMAGES[:128].astype("float32") / 16), torch.from_numpy(LABELS[:128]))
@@ -63,3 +63,19 @@ def trainer(logger: Any, epochs: int = 2, **options: Any) -> Any:
 def batches() -> Any:
     """The images in their order."""
     return DataLoader(DATA, batch_size=16)
+
+
+class Chatty(Dataset):  # type: ignore[type-arg]
+    """A user's data set that logs while it loads."""
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        self.logger.log_metrics({"worker": 1.0}, index)
+        self.logger.experiment.log_metrics({"worker": 1.0}, index)
+        self.logger.run.log_metrics({"worker": 1.0}, index)
+        return torch.zeros(64), torch.tensor(0)

@@ -18,8 +18,8 @@ lightning = pytest.importorskip("lightning")
 import torch  # noqa: E402
 from lightning.fabric import Fabric  # noqa: E402
 from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
-from lightning_classifier import BATCHES, Classifier, batches, trainer  # noqa: E402
 
+from lightning_classifier import BATCHES, Chatty, Classifier, batches, trainer  # noqa: E402
 from mlops_integrations.lightning import MLOpsLogger  # noqa: E402
 
 Read = Callable[[Path], Any]
@@ -333,22 +333,6 @@ def test_fabric(recorded: Read, local: Options) -> None:
     assert {"lr": "0.1"} == run.params
     assert "FINISHED" == run.ending.status
     assert {} == run.losses
-
-
-class Chatty(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """A user's data set that logs while it loads."""
-
-    def __init__(self, logger: Any) -> None:
-        self.logger = logger
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> Any:
-        self.logger.log_metrics({"worker": 1.0}, index)
-        self.logger.experiment.log_metrics({"worker": 1.0}, index)
-        self.logger.run.log_metrics({"worker": 1.0}, index)
-        return torch.zeros(64), torch.tensor(0)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
