@@ -13,8 +13,8 @@ import pytest
 
 lightning = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
-from lightning_classifier import Classifier, batches, trainer  # noqa: E402
 
+from lightning_classifier import Classifier, batches, trainer  # noqa: E402
 from mlops_integrations import copies  # noqa: E402
 from mlops_integrations.lightning import MLOpsLogger  # noqa: E402
 

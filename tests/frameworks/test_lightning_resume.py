@@ -16,8 +16,8 @@ lightning = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from lightning.pytorch.strategies import SingleDeviceStrategy  # noqa: E402
-from lightning_classifier import BATCHES, Classifier, batches, trainer  # noqa: E402
 
+from lightning_classifier import BATCHES, Classifier, batches, trainer  # noqa: E402
 from mlops_integrations.journal.records import Metrics, Params  # noqa: E402
 from mlops_integrations.lightning import MLOpsCallback, MLOpsLogger  # noqa: E402
 

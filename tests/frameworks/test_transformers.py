@@ -15,9 +15,8 @@ import mlops_integrations as mlops
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 import tiny_trainer  # noqa: E402
-from tiny_trainer import STEPS, Failing, Tiny, TinyConfig, trainer  # noqa: E402
-
 from mlops_integrations.transformers import MLOpsCallback  # noqa: E402
+from tiny_trainer import STEPS, Failing, Tiny, TinyConfig, trainer  # noqa: E402
 
 Read = Callable[[Path], Any]
 Options = Mapping[str, str]

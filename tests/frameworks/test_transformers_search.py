@@ -14,11 +14,11 @@ import mlops_integrations as mlops
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 optuna = pytest.importorskip("optuna", reason="a search needs optuna")
-import tiny_trainer  # noqa: E402
-from tiny_trainer import STEPS, Tiny, trainer  # noqa: E402
 from transformers.integrations import integration_utils  # noqa: E402
 
+import tiny_trainer  # noqa: E402
 from mlops_integrations.transformers import MLOpsCallback  # noqa: E402
+from tiny_trainer import STEPS, Tiny, trainer  # noqa: E402
 
 Read = Callable[[Path], Any]
 Options = Mapping[str, str]
