@@ -344,7 +344,8 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         """Record parameters once; of later trainings and evaluations what is new, and tell what differs."""
         run = self._current.run
         known = self._params.setdefault(run.uid, {})
-        fresh, changed = trainer_records.news(known, params)
+        given = self._options.get("params") or {}  # what the user says wins over the Trainer's own
+        fresh, changed = trainer_records.news(known, {key: params[key] for key in params if key not in given})
         known.update(fresh)
         if fresh:
             run.log_params(fresh)

@@ -386,3 +386,12 @@ def test_it_can_be_pickled(recorded: Read, local: Options, tmp_path: Path) -> No
     trainer(tmp_path, again).evaluate()
     assert fresh.run.directory == again.run.directory
     assert {"train/loss", "eval/loss"} < recorded(fresh.run.directory).keys
+
+
+def test_a_parameter_of_the_users(recorded: Read, local: Options, tmp_path: Path) -> None:
+    """One that is named as the Trainer's own wins, and nothing is lost."""
+    callback = MLOpsCallback(params={"seed": "mine"}, **local)
+    trainer(tmp_path, callback).train()
+    run = recorded(callback.run.directory)
+    assert "mine" == run.params["seed"]
+    assert {} == run.losses
