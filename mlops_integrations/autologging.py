@@ -87,7 +87,8 @@ def _switch_on(name: str) -> None:
     if _SEAMS[name]:
         imports.when_imported(_SEAMS[name][0].module, functools.partial(_wrap, name))
     elif not _has_entry_point():
-        logger.warning("mlops: Lightning is not recorded by autolog(): mlops-integrations runs without being installed")
+        text = "mlops: Lightning is not recorded by autolog(), for mlops-integrations runs without being installed: %s"
+        logger.warning(text, "install it with pip, or give MLOpsCallback() to the Trainer")
 
 
 def _wrap(name: str) -> None:

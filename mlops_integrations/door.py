@@ -31,6 +31,8 @@ def guarded(hook: Hook) -> Hook:
         try:
             hook(self, *args, **kwargs)
         except Exception as error:  # whatever it is, it must not end a training
+            if not hasattr(self, "_door"):
+                raise TypeError(f"{hook.__qualname__} was called for the class: give an instance, with ()") from None
             self._door.swallow(error)
 
     return cast("Hook", wrapper)
@@ -126,7 +128,7 @@ class Door:
     def resume(self, uid: str, run_id: str | None = None) -> None:
         """Go on with the run that a checkpoint names, unless the door's own has begun or its maker said otherwise."""
         self._borrow()
-        if self._is_own and not self._begun and "resume" not in self._options:
+        if self._is_own and not self._begun and "resume" not in self._options and uid != self.prepared.uid:
             self._run, self._options = start.prepared_again(self.prepared, self._options, uid, run_id)
 
     def share(self, rank: int, broadcast: Callable[[Any], Any]) -> None:
@@ -205,6 +207,14 @@ class Door:
         self._pid = os.getpid()
         if self._run is not None and self._run.is_forked:
             self._run = self._run.adopted()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Door:
+        """In this process: before it has begun, a door to a run of its own (a tuner copies callbacks for each trial)."""
+        copied = Door.__new__(Door)
+        vars(copied).update(self.__getstate__())
+        if self._is_own and not self._begun:
+            copied._uid, copied._run = start.new_uid(), None
+        return copied
 
     def __getstate__(self) -> dict[str, Any]:
         self._borrow()  # where the copy goes, the user's run may not be found

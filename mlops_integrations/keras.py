@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from mlops_integrations import keras_model, seams, settings
 from mlops_integrations.door import Door, guarded, keywords_of_start_run
+from mlops_integrations.journal import ending
 from mlops_integrations.run import Run
 
 try:
@@ -104,6 +105,8 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         self._trained: weakref.ref[Any] | None = None
         """The model that ``fit`` was called for last."""
         self._called = False
+        self._failure: tuple[str, str | None] | None = None
+        """Status and reason of a ``fit`` that an exception has left: evaluating afterwards does not mend it."""
         self._fitting = False
         self._testing = False
         self._apart = False
@@ -143,7 +146,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         """``fit`` was called with this callback; what it raises from here on has left the training."""
         self.set_model(model)
         self._trained = weakref.ref(model)
-        self._called, self._fitting, self._apart = True, True, False
+        self._called, self._fitting, self._apart, self._failure = True, True, False, None
         self._door.began()
         self._of_fit = keras_model.of_fit(arguments)
 
@@ -154,6 +157,8 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         self._release()
         self._door.began()  # unless it has: another callback may raise after ours was told of the end
         self._door.left(error)
+        if isinstance(error, Exception):
+            self._failure = ending.of_exception(error)
 
     def fit_is_called_without(self) -> None:
         """The model that this callback was used with is trained again, without it."""
@@ -240,7 +245,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
             )
             if not self._fitting:
                 self._release()
-                self._door.ended()
+                self._door.ended(*(self._failure or ()))
         self._testing = self._apart = False
 
     def on_predict_end(self, logs: Mapping[str, object] | None = None) -> None:

@@ -6,6 +6,7 @@ We install no signal handler and no exception hook. Exit is seen by ``atexit``, 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import time
@@ -37,7 +38,9 @@ def opened(recording: Recording) -> None:
     if recording in _recordings:
         _recordings.remove(recording)
     if len(_recordings) >= _FORGET_ABOVE:
-        _recordings[:] = [known for known in _recordings if known.is_open or known.awaits_delivery()]
+        for known in [known for known in _recordings if not known.is_open and not known.awaits_delivery()]:
+            with contextlib.suppress(ValueError):  # another thread may do the same
+                _recordings.remove(known)
     _recordings.append(recording)
     _everyone.add(recording)
     notebook.opened(recording)
@@ -58,7 +61,9 @@ def active_run() -> Run | None:
 
 def users_run() -> Run | None:
     """The run that ``start_run`` opened last and that is still open, or None."""
-    return next((run for run in reversed(_stack) if run.is_open and run in _users), None)
+    return next(
+        (run for run in reversed(_stack) if run.is_open and not run.recording.is_reopened and run in _users), None
+    )
 
 
 def uncaught_exception() -> BaseException | None:

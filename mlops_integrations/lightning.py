@@ -93,6 +93,8 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
         if log_model not in (False, True, "all"):
             raise ValueError(f'log_model={log_model!r}: use False, True or "all"')
         self._door = Door(run, options)
+        self._fits = False
+        self._failure: tuple[str, str | None] | None = None
         self._log_model = log_model
         self._per_rank = per_rank
         self._shared = False
@@ -185,7 +187,12 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
         self._release()
         self._door.began()  # unless it has: what ends before its begin was told re-opens the run to say so
         self._record_checkpoints()
-        self._door.ended(*lightning_base.ending_of(status, error))
+        outcome = lightning_base.ending_of(status, error)
+        if self._fits:
+            self._failure = outcome if outcome[0] == "FAILED" else None
+        elif outcome[0] == "FINISHED" and self._failure is not None:
+            outcome = self._failure  # a test that went well does not mend the training that failed
+        self._door.ended(*outcome)
 
     # -- for the callback -----------------------------------------------------------------------------------------
 
@@ -194,6 +201,7 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
         if self._per_rank and not self._shared:
             self._shared = True
             self._door.share(lightning_base.rank(), trainer.strategy.broadcast)
+        self._fits = trainer.state.fn == "fit"
         if self.records:
             self._release()
             self._door.began()
@@ -318,7 +326,8 @@ class MLOpsCallback(lightning_base.Callback):  # type: ignore[misc]  # as above
         elif self._logger not in ours:
             self._logger = ours[0]
             if not self._said:
-                logger.warning("mlops: the trainer has an MLOpsLogger: what MLOpsCallback was given is not used")
+                text = "mlops: the trainer has another MLOpsLogger or MLOpsCallback: what this was given is not used"
+                logger.warning(text)
                 self._said = True
         if stage == "fit" and trainer.strategy.restore_checkpoint_after_setup:
             self._logger.hold()

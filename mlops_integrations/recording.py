@@ -71,6 +71,11 @@ class Recording:
         return self.off is None and self._end is None
 
     @property
+    def is_reopened(self) -> bool:
+        """Whether it has ended before, and something was logged since."""
+        return self._before is not None
+
+    @property
     def has_server(self) -> bool:
         """Whether the run goes to a server now."""
         return self.off is None and self.settings.mode == "online"

@@ -93,6 +93,9 @@ def check(options: Mapping[str, Any]) -> Settings:
     for name in ("params", "tags"):
         if options.get(name) is not None and not hasattr(options[name], "items"):
             raise ValueError(f"{name}= takes a mapping of names to values, not {type(options[name]).__name__}")
+    uri = options.get("tracking_uri")
+    if uri is not None and not hasattr(uri, "strip"):
+        raise ValueError(f"tracking_uri= takes a text, not {type(uri).__name__}")
     resume = options.get("resume")
     return settings_module.from_arguments(
         experiment_name=options.get("experiment_name"),

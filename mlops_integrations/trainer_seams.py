@@ -95,6 +95,7 @@ def _prediction_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _train_failed(trainer: Any, error: BaseException) -> None:
     for callback in _recording(trainer):
+        callback._training = True  # also if it was told of the end before
         callback._left(error)
 
 

@@ -159,7 +159,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
     @guarded
     def _left(self, error: BaseException) -> None:
         """An exception has left the training, or an evaluation outside of one."""
-        self._training = False
+        was_training, self._training = self._training, False
         if not self._begun:
             return
         if type(error).__name__ == "TrialPruned":
@@ -168,7 +168,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
             return
         self._current.began()  # unless it is in training: what had ended well has not, after all
         self._current.left(error)
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and was_training:
             self._failure = ending.of_exception(error)
         self._end_parent()  # a search may go on without this trial
 

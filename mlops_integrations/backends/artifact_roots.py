@@ -89,7 +89,8 @@ def _copy(root: Path, path: str, file: Path, glance: Callable[[], None]) -> Outc
             break
         above = above.parent
     else:
-        return _no_way(f"the server's artifact directory {printable(str(root))} is not on this machine")
+        text = f"the server's artifact directory {printable(str(root))} is not on this machine, or not made yet"
+        return _no_way(f"{text}: make it, or start the server with --serve-artifacts")
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

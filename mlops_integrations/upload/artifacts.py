@@ -18,6 +18,8 @@ from mlops_integrations.upload.pacing import backoff
 
 MISSING: Final = "file is missing"
 _MOST_TRIES_OF_A_DRAIN: Final = 4
+_LOOK_AGAIN_SECONDS: Final = 0.5
+"""For a file that is not there yet: to look costs nothing, and what waits for it is ``finish``."""
 
 
 class Artifacts:
@@ -65,13 +67,17 @@ class Artifacts:
         """
         if not self.are_left or self._asking.now() < self._try_at:
             return False
-        path, name = next(iter(self._state.artifacts_waiting.items()))
-        file = self._directory / name
-        if not file.resolve().is_relative_to(self._directory.resolve()) or not file.is_file():
+        waiting = self._state.artifacts_waiting
+        # A file that is still being copied, or never will be, holds up none that is there.
+        ready = (path for path, name in waiting.items() if self._is_there(name, settled=not writers_are_gone))
+        path = next(ready, None)
+        if path is None:
             if not writers_are_gone:
                 self._put_off(None)
+                self._try_at = min(self._try_at, self._asking.now() + _LOOK_AGAIN_SECONDS)
                 return False
-            return self._done(path, MISSING)
+            return self._done(next(iter(waiting)), MISSING)
+        file = self._directory / waiting[path]
         outcome = self._backend.send_artifact(self._state.run_id or "", path, file, self._asking.glance)
         if outcome.kind is Kind.OK:
             return self._done(path, None)
@@ -80,6 +86,13 @@ class Artifacts:
         self._put_off(outcome.retry_after)
         self._asking.say_trouble(f"artifact {path}: {outcome.message}", stopped=False)
         return False
+
+    def _is_there(self, name: str, *, settled: bool) -> bool:
+        """Whether there is such a file; if it is to be settled, no mere link to the user's, who may overwrite it."""
+        file = self._directory / name
+        if not file.resolve().is_relative_to(self._directory.resolve()) or not file.is_file():
+            return False
+        return not settled or file.stat().st_nlink == 1
 
     def _done(self, path: str, reason: str | None) -> bool:
         del self._state.artifacts_waiting[path]

@@ -360,3 +360,14 @@ def test_on_every_backend(
     assert {} == run.losses
     if how == "well":
         assert backend in done.stdout
+
+
+def test_an_evaluation_does_not_mend_a_failure(recorded: Read, local: Options) -> None:
+    """A fit that failed, was caught, and was followed by ``evaluate``: the run is FAILED; another fit mends it."""
+    callback, model = MLOpsCallback(**local), network()
+    with pytest.raises(ValueError):
+        model.fit(IMAGES, TARGETS[:-1], verbose=0, callbacks=[callback])
+    model.evaluate(IMAGES, TARGETS, verbose=0, callbacks=[callback])
+    assert "FAILED" == recorded(callback.run.directory).ending.status
+    model.fit(IMAGES, TARGETS, verbose=0, callbacks=[callback])
+    assert "FINISHED" == recorded(callback.run.directory).ending.status

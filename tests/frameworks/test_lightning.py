@@ -347,3 +347,19 @@ def test_workers_that_load_data_record_nothing(recorded: Read, local: Options, m
     assert 4 == len(model.logged)
     assert 1 == run.journals
     assert "FINISHED" == run.ending.status
+
+
+def test_a_test_does_not_mend_a_failure(recorded: Read, local: Options) -> None:
+    """A fit that failed, was caught, and was followed by ``test``: the run is FAILED; another fit mends it."""
+    logger, model = MLOpsLogger(**local), Classifier()
+    model.error = ValueError("no more data")
+    with pytest.raises(ValueError, match="no more data"):
+        trainer(logger, epochs=1).fit(model, batches())
+    model.error = None
+    trainer(logger).test(model, batches(), verbose=False)
+    assert ("FAILED", "ValueError: no more data") == (
+        recorded(logger.run.directory).ending.status,
+        recorded(logger.run.directory).ending.reason,
+    )
+    trainer(logger, epochs=1).fit(model, batches())
+    assert "FINISHED" == recorded(logger.run.directory).ending.status
