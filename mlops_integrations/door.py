@@ -209,7 +209,7 @@ class Door:
             self._run = self._run.adopted()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Door:
-        """In this process: before it has begun, a door to a run of its own (a tuner copies callbacks for each trial)."""
+        """In this process, before it has begun: a door to another run (a tuner copies callbacks for each trial)."""
         copied = Door.__new__(Door)
         vars(copied).update(self.__getstate__())
         if self._is_own and not self._begun:
