@@ -37,7 +37,12 @@ def tests(session: nox.Session) -> None:
     """The core, with no framework installed and no server."""
     session.install(".", *group("test"))
     session.run(
-        "pytest", "--ignore=tests/server", "--ignore=tests/frameworks", "--ignore=tests/peers", *session.posargs
+        "pytest",
+        "--ignore=tests/server",
+        "--ignore=tests/frameworks",
+        "--ignore=tests/peers",
+        "--ignore=tests/oracle",
+        *session.posargs,
     )
 
 
@@ -52,7 +57,7 @@ def tests_on(session: nox.Session, version: str) -> None:
     programs = environment / "bin"
     session.run(str(python), "-m", "venv", "--clear", str(environment), external=True)
     session.run(str(programs / "python"), "-m", "pip", "install", "-q", ".", *group("test"), external=True)
-    ignored = ("--ignore=tests/server", "--ignore=tests/frameworks", "--ignore=tests/peers")
+    ignored = ("--ignore=tests/server", "--ignore=tests/frameworks", "--ignore=tests/peers", "--ignore=tests/oracle")
     session.run(str(programs / "pytest"), *ignored, *session.posargs, external=True)
 
 
@@ -64,11 +69,21 @@ def server(session: nox.Session) -> None:
 
 
 @nox.session(tags=["extended"])
+def oracle(session: nox.Session) -> None:
+    """Oracle AI Data Platform: a gateway as its documents describe it, before a real MLflow server."""
+    session.install(".[oracle]", "aidp-python-client", *group("test"), *CONSTRAINTS)
+    env = server_environment(session)
+    # One test is a notebook of Oracle's, which has MLflow and us in one place.
+    session.run(env["TEST_SERVER_PYTHON"], "-m", "pip", "install", "-q", "msgspec", external=True)
+    session.run("pytest", "tests/oracle", *session.posargs, env=env)
+
+
+@nox.session(tags=["extended"])
 def peers(session: nox.Session) -> None:
     """Real servers from 0.2 to today: all, or those named (``nox -s peers -- 0.4.2``); in CI one of each kind."""
     session.install(".", *group("test"))
     sys.path.insert(0, "tests")
-    from peer_servers import IN_CI, PEERS
+    from peer_releases import IN_CI, PEERS
 
     named = [argument for argument in session.posargs if argument in PEERS]
     wanted = named or (IN_CI if os.environ.get("CI") else list(PEERS))

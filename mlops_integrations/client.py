@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from mlops_integrations import settings as settings_module
 from mlops_integrations.entities import (
+    Answer,
     Clause,
     Experiment,
     FileInfo,
@@ -80,6 +81,11 @@ class TrackingClient:
     def about(self) -> About:
         """What the server tells of itself: version, clock, limits, and what it can't keep."""
         return self._store.about()
+
+    @property
+    def last_answer(self) -> Answer | None:
+        """What the server said of the last request that it has done for this client; None before the first."""
+        return self._store.last_answer
 
     # -- experiments --------------------------------------------------------------------------------------------
 
@@ -199,7 +205,7 @@ class TrackingClient:
 
     def search_runs(
         self,
-        experiment_ids: Iterable[str | int] | None = None,
+        experiment_ids: Iterable[str | int] | str | int | None = None,
         where: Clause | Sequence[Clause] | str = (),
         *,
         order_by: Sequence[str] = (),
@@ -207,7 +213,7 @@ class TrackingClient:
         """Runs that are not deleted and meet all conditions, page by page.
 
         Args:
-            experiment_ids: where to look; left out, in all experiments.
+            experiment_ids: where to look, one or several; left out, in all experiments.
             where: conditions, ``MetricClause("loss", "<", 0.1)`` or ``ParamClause("lr", "==", "0.1")``; or a filter
                 in the server's own language, where it has one.
             order_by: as in "metrics.loss DESC", where the server can do that.
@@ -219,6 +225,8 @@ class TrackingClient:
         conditions = where if isinstance(where, (str, Sequence)) else (where,)
         if experiment_ids is None:
             chosen = [experiment.experiment_id for experiment in self.list_experiments()]
+        elif isinstance(experiment_ids, (str, int)):
+            chosen = [str(experiment_ids)]
         else:
             chosen = [str(experiment_id) for experiment_id in experiment_ids]
         return _each_understood(self._store.search_runs(chosen, conditions, order_by, _RUNS_IN_PAGE))

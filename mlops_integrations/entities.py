@@ -102,6 +102,8 @@ class Run:
 
     info: RunInfo
     data: RunData = field(default_factory=RunData)
+    etag: str | None = field(default=None, compare=False)
+    """The server's name for this state of it, where it gives one: another name, another state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class Experiment:
     tags: tuple[RunTag, ...] = ()
     runs: tuple[RunInfo, ...] | None = None
     """Its runs, where the server tells them with the experiment (the 2018 preview does)."""
+    etag: str | None = field(default=None, compare=False)
+    """The server's name for this state of it, where it gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,16 @@ class FileInfo:
     is_dir: bool
     file_size: int | None = None
     """Bytes; None for a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says of a request that it has done."""
+
+    request_id: str | None = None
+    """Its own name for the request, by which its support finds it."""
+    etag: str | None = None
+    """Its name for the state of what was read or changed."""
 
 
 NUMBER_COMPARATORS: Final = (">", ">=", "==", "!=", "<=", "<")

@@ -7,6 +7,7 @@ a training must not fail for a typo in a job file.
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from mlops_integrations import oracle_uri
+
 logger: Final = logging.getLogger("mlops_integrations")
 
 MODES: Final = ("online", "offline", "disabled")
@@ -26,6 +29,7 @@ DEFAULT_EXPERIMENT: Final = "Default"
 REQUEST_SECONDS: Final = 30.0
 
 _JOB_VARIABLES: Final = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "TORCHELASTIC_RUN_ID")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 
 
@@ -43,6 +47,15 @@ class Access:
     client_certificate: str | None = None
     timeout: float = REQUEST_SECONDS
     """Seconds without a byte from the server before a request counts as failed."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Names and values that go along with every request."""
+    request_auth: str | None = None
+    """The name of a plugin of MLflow's own client that signs requests."""
+    oracle_auth: str | None = None
+    """How requests to Oracle are signed, one of ``oracle_uri.AUTH_KINDS``."""
+    oracle_profile: str | None = None
+    oracle_config: str | None = None
+    """Oracle's configuration file; None: the one in the home directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +146,12 @@ def access(settings: Settings | None = None, environ: Mapping[str, str] | None =
         server_certificate=certificate,
         client_certificate=env.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
         timeout=_seconds("MLFLOW_HTTP_REQUEST_TIMEOUT", env, REQUEST_SECONDS) or REQUEST_SECONDS,
+        headers=_headers(env),
+        request_auth=env.get("MLFLOW_TRACKING_AUTH") or None,
+        # Oracle's own variables: those of its SDK and of its command lines.
+        oracle_auth=_oracle_auth(env),
+        oracle_profile=env.get("OCI_CLI_PROFILE") or None,
+        oracle_config=env.get("OCI_CONFIG_FILE") or env.get("OCI_CLI_CONFIG_FILE") or None,
     )
 
 
@@ -163,6 +182,8 @@ def side_process_environment(settings: Settings, search_path: str) -> dict[str, 
 def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
     """A tracking URI without user, password, query and fragment; the user; the password.
 
+    Of Oracle's URIs the query stays: it holds options, and can hold no secret.
+
     Raises:
         ValueError: this is no URI of a server that we can speak to.
     """
@@ -170,13 +191,14 @@ def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
         parts = urlsplit(uri.strip())
     except ValueError:  # its text may hold the password
         raise ValueError(f"tracking URI {_shown(uri)!r} can't be read") from None
+    oracle = oracle_uri.canonical(uri)
+    if oracle is not None:
+        return oracle, None, None
     scheme = parts.scheme.lower()
     if scheme not in {"http", "https"}:
         raise ValueError(_wrong_scheme(uri, scheme))
     if not parts.hostname:
         raise ValueError(f"tracking URI {_shown(uri)!r} names no host: use http(s)://host[:port][/prefix]")
-    if "/aiDataPlatforms/" in parts.path:
-        raise ValueError("Oracle AI Data Platform can't be reached by this version yet; an MLflow server can")
     try:
         port = parts.port
     except ValueError:
@@ -259,6 +281,27 @@ def _choice(
     return value
 
 
+def _headers(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Of ``MLOPS_HEADERS``, a JSON object. What is wrong with it is said without showing it: it may hold secrets."""
+    text = env.get("MLOPS_HEADERS", "").strip()
+    if not text:
+        return ()
+    try:
+        given = json.loads(text)
+        headers = tuple((name, value) for name, value in given.items())
+        if all(_HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable() for name, value in headers):
+            return headers
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    logger.warning('mlops: MLOPS_HEADERS is not used: it is no JSON object of headers, as in {"x-team": "vision"}')
+    return ()
+
+
+def _oracle_auth(env: Mapping[str, str]) -> str | None:
+    kind = env.get("OCI_CLI_AUTH") or None
+    return kind if kind in oracle_uri.AUTH_KINDS else None
+
+
 def _seconds(variable: str, env: Mapping[str, str], default: float) -> float:
     text = env.get(variable) or ""
     try:
@@ -278,7 +321,7 @@ def _wrong_scheme(uri: str, scheme: str) -> str:
             f"tracking URI {shown!r} is a store, not a server: start one on it "
             f"(mlflow server --backend-store-uri {shown}) and give its http address"
         )
-    if scheme in {"oracle-aidp", "databricks"} or uri == "databricks":
+    if scheme == "databricks" or uri == "databricks":
         return f"tracking URI {shown!r}: this server can't be reached by this version yet; an MLflow server can"
     return f"tracking URI {shown!r} has no scheme that we know: did you mean 'http://{shown}'?"
 

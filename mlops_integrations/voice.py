@@ -85,6 +85,9 @@ class Voice:
         for twin in state.deleted_twins:
             text = "a lost reply had left a second, empty run on the server: %s was deleted there"
             self.once(f"twin {twin}", text, twin)
+        if state.doubled:
+            text = "%d values so far were sent once more, the server had forgotten the first time: perhaps twice there"
+            self.once("doubled", text, state.doubled)
         if state.shortened:
             text = "texts are cut to the server's limit there, or put on one line; the journal has them as they are"
             self.once("shortened", text)
@@ -94,12 +97,13 @@ class Voice:
         if state.trouble.stopped:
             self.once(f"stopped {state.trouble.message}", "delivery has stopped: %s", state.trouble.message)
         else:
+            name = state.trouble.request_id
             self.once_each(
                 "trouble",
                 state.trouble.message,
                 "%s does not take the records (%s). Training goes on, they are kept in %s, and delivery is tried again",
                 state.destination,
-                state.trouble.message,
+                state.trouble.message if name is None else f"{state.trouble.message}, request {name}",
                 self._directory,
             )
 

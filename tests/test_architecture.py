@@ -14,7 +14,7 @@ MOST_LINES = 400
 DOORS = {"keras", "lightning", "transformers", "accelerate"}
 LEAVES = {
     "errors",
-    "settings",
+    "oracle_uri",
     "version",
     "entities",
     "client_style",
@@ -33,6 +33,9 @@ SHARED_BY_DIALECTS = {
     f"backends.{name}" for name in ("base", "http", "auth", "artifact_roots", "replies", "store", "reading", "search")
 }
 """What dialects are made of. They know nothing of each other."""
+
+ORACLE = {f"backends.{name}" for name in ("oracle_aidp", "oracle_store", "oracle_signing", "oracle_replies")}
+"""A dialect of several modules."""
 
 MAY_IMPORT = {
     **{room: {"door", "seams", "run", "start", "settings", "errors", "journal.ending"} for room in DOORS},
@@ -59,12 +62,16 @@ MAY_IMPORT = {
     "journal": {"journal", "errors"},
     "upload": {"upload", "journal", "settings", "errors", "backends.base"},
     "backends.base": {"settings", "entities", "errors", "journal.records", "backends.http", "backends.mlflow",
-                      "backends.mlflow_preview", "backends.detection", "backends.replies", "backends.store"},
+                      "backends.mlflow_preview", "backends.detection", "backends.replies", "backends.store",
+                      "backends.oracle_aidp", "backends.oracle_store", "oracle_uri"},
+    **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
+       for room in ORACLE},
+    "settings": {"oracle_uri"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},
     **{room: {"command", "upload", "journal", "client", "entities", "backends.base", "settings", "errors", "version",
               "voice",
-              "values"} for room in ("cli", "command")},
+              "values", "oracle_uri"} for room in ("cli", "command")},
     "__main__": {"cli"},
     "__init__": {"run", "start", "lifetime", "errors", "version", "client", "autologging", "settings"},
 }  # fmt: skip
@@ -80,6 +87,8 @@ FOREIGN = {
     "accelerate": {"accelerate", "transformers"},
     "torch": set(),
     "jax": set(),
+    "oci": {"backends.oracle_signing"},
+    "mlflow": {"backends.auth"},
     "numpy": set(),
     "rich": {"command"},
     "plotext": {"command"},
@@ -183,7 +192,8 @@ def test_dialects_do_not_know_each_other() -> None:
     shared = SHARED_BY_DIALECTS
     for name in SOURCES:
         if name.startswith("backends.") and name not in shared:
-            assert set() == {other for other in ours(TREES[name]) if other.startswith("backends.")} - shared
+            family = ORACLE if name in ORACLE else set()
+            assert set() == {other for other in ours(TREES[name]) if other.startswith("backends.")} - shared - family
 
 
 def test_one_composition_point() -> None:

@@ -6,10 +6,11 @@ import base64
 import logging
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
-from requests import PreparedRequest
+from requests import PreparedRequest, RequestException
 from requests.auth import AuthBase
 
 from mlops_integrations.settings import Access
@@ -17,6 +18,24 @@ from mlops_integrations.settings import Access
 logger: Final = logging.getLogger(__name__)
 
 _COMMAND_SECONDS: Final = 30.0
+
+
+class NotSignedError(RequestException):
+    """No request was sent: there are no credentials to send it with. The text says why and what to do."""
+
+
+class Signs(Protocol):
+    """What proves that a request is ours."""
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Add to a request what proves it.
+
+        Raises:
+            NotSignedError: it can't be proved.
+        """
+
+    def refresh(self) -> bool:
+        """Read the credentials again after they were refused; True when it may help to ask once more."""
 
 
 class Credentials(AuthBase):
@@ -56,6 +75,46 @@ class Credentials(AuthBase):
             logger.warning("mlops: the token holds more than a token: it is not used")
             token = None
         return f"Bearer {token}" if token else self._header
+
+
+class PluginCredentials:
+    """Signs by a plugin of MLflow's own client, as ``MLFLOW_TRACKING_AUTH`` names it; asked for when first used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._sign: Callable[[PreparedRequest], Any] | None = None
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Let the plugin sign."""
+        self._sign = self._sign or fetch_plugin(self._name)
+        self._sign(request)
+        return request
+
+    def refresh(self) -> bool:
+        """Ask for the plugin anew."""
+        self._sign = None
+        return True
+
+
+def fetch_plugin(name: str) -> Callable[[PreparedRequest], Any]:
+    """What a plugin of MLflow's own client signs with.
+
+    Raises:
+        NotSignedError: there is no such plugin, or it has none; MLflow itself would only warn.
+    """
+    try:
+        from mlflow.tracking.request_auth.registry import fetch_auth
+    except ImportError:
+        raise NotSignedError(
+            f"MLFLOW_TRACKING_AUTH={name} names a plugin of the package mlflow, which is not installed here"
+        ) from None
+    try:
+        sign = fetch_auth(name)
+    except Exception as error:
+        raise NotSignedError(f"MLFLOW_TRACKING_AUTH={name}: {type(error).__name__}: {error}") from error
+    if not callable(sign):
+        raise NotSignedError(f"MLFLOW_TRACKING_AUTH={name}: MLflow knows no plugin of this name here")
+    return sign  # type: ignore[no-any-return,unused-ignore]
 
 
 def _fits_header(token: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from mlops_integrations import oracle_uri
 from mlops_integrations.errors import AccessDeniedError, UnreachableError
 from mlops_integrations.journal.records import RunSpec, Value
 from mlops_integrations.settings import Access
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DIALECTS: Final = ("mlflow", "mlflow-preview")
+DIALECTS: Final = ("mlflow", "mlflow-1.0", "mlflow-preview", "oracle-aidp")
+
+UID_TAG: Final = "mlops.uid"
+"""The tag by which a run is found again when the reply to its creation was lost."""
 
 Metric: TypeAlias = tuple[str, Value, int, int]
 """Key, value, time in ms since 1970, step."""
@@ -55,6 +59,10 @@ class Outcome(Generic[T]):
 
     suspect: bool = False
     """The server has failed at this very request, and may do so each time."""
+    forgotten: bool = False
+    """The server no longer knows the token of this write: whether it was done can only be seen from what is there."""
+    request_id: str | None = None
+    """The server's own name for the request, to ask its support by."""
 
     @property
     def ok(self) -> bool:
@@ -63,7 +71,7 @@ class Outcome(Generic[T]):
 
     def bare(self) -> Outcome[None]:
         """The same without its value."""
-        return Outcome(self.kind, None, self.message, self.code, self.retry_after, self.ambiguous, self.suspect)
+        return cast("Outcome[None]", replace(self, value=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,10 @@ class Limits:
     tag_length: int
     one_line: bool = False
     """Texts can't have line breaks."""
+    finite: bool = False
+    """Metrics have no NaN and no infinities."""
+    token_seconds: float = 0.0
+    """How long the server knows a write by the token that it came with, so that asking again is no second write."""
 
 
 MLFLOW_LIMITS: Final = Limits(
@@ -120,7 +132,11 @@ class ServerRun:
 
 
 class Backend(Protocol):
-    """One run's view of a tracking server."""
+    """One run's view of a tracking server.
+
+    A write comes with a ``token``, the same each time that it is asked for again, and another for every other write.
+    Servers that know nothing of tokens are not told.
+    """
 
     dialect: str
     limits: Limits
@@ -130,10 +146,10 @@ class Backend(Protocol):
     def recognize(self, known: str | None) -> Outcome[str]:
         """Find out what the server speaks (unless that is known), before anything else is asked of it."""
 
-    def open_experiment(self, name: str | None, experiment_id: str | None) -> Outcome[str]:
+    def open_experiment(self, name: str | None, experiment_id: str | None, token: str) -> Outcome[str]:
         """The id of the experiment, which is made if the server has none of this name."""
 
-    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None) -> Outcome[str]:
+    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str) -> Outcome[str]:
         """Make the run, marked with its uid; the server's id."""
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
@@ -142,7 +158,7 @@ class Backend(Protocol):
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run, deleted or not."""
 
-    def send(self, run_id: str, batch: Batch) -> Outcome[None]:
+    def send(self, run_id: str, batch: Batch, token: str) -> Outcome[None]:
         """Deliver one request's worth. Refused means that nothing of it was taken."""
 
     def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
@@ -157,17 +173,35 @@ class Backend(Protocol):
         Refused with its code means that it can't be done here at all.
         """
 
-    def update_run(self, run_id: str, status: str, end_time: int | None) -> Outcome[None]:
+    def update_run(self, run_id: str, status: str, end_time: int | None, token: str) -> Outcome[None]:
         """Set the run's status."""
 
-    def delete_run(self, run_id: str) -> Outcome[None]:
+    def delete_run(self, run_id: str, token: str) -> Outcome[None]:
         """Delete a run."""
 
     def name_fault(self, name: str) -> str | None:
         """Why the server would refuse a metric, parameter or tag of this name, where that is certain."""
 
-    def run_url(self, experiment_id: str, run_id: str) -> str:
-        """Where a person looks at the run."""
+    def run_url(self, experiment_id: str, run_id: str) -> str | None:
+        """Where a person looks at the run; None where nobody tells."""
+
+
+def run_tags(spec: RunSpec, parent_run_id: str | None) -> dict[str, str]:
+    """The tags of a new run: those that MLflow's own client sets, and ours."""
+    tags = {
+        UID_TAG: spec.uid,
+        "mlflow.runName": spec.name,
+        "mlflow.user": spec.user,
+        "mlflow.source.name": spec.source_name,
+        "mlflow.source.type": spec.source_type,
+        "mlflow.parentRunId": parent_run_id,
+    }
+    return {key: value for key, value in tags.items() if value is not None}
+
+
+def uid_filter(uid: str) -> str:
+    """The search for the runs of our uid, in MLflow's language."""
+    return f"tags.`{UID_TAG}` = '{uid}'"
 
 
 def open_backend(tracking_uri: str, access: Access, transport: Transport | None = None) -> Backend:
@@ -178,10 +212,16 @@ def open_backend(tracking_uri: str, access: Access, transport: Transport | None 
     """
     from mlops_integrations.backends.detection import Recognizing
     from mlops_integrations.backends.http import Transport
-    from mlops_integrations.backends.mlflow import MlflowBackend
+    from mlops_integrations.backends.mlflow import EarlyMlflowBackend, MlflowBackend
     from mlops_integrations.backends.mlflow_preview import PreviewBackend
+    from mlops_integrations.backends.oracle_aidp import OracleBackend
 
-    dialects: dict[str, Any] = {backend.dialect: backend for backend in (MlflowBackend, PreviewBackend)}
+    oracle = oracle_uri.parse(tracking_uri)
+    if oracle is not None:
+        return OracleBackend.at(oracle, access, transport)
+    dialects: dict[str, Any] = {
+        backend.dialect: backend for backend in (MlflowBackend, EarlyMlflowBackend, PreviewBackend)
+    }
     found: Any = Recognizing(tracking_uri, transport or Transport(access), dialects)
     return cast("Backend", found)
 
@@ -191,15 +231,22 @@ def open_store(tracking_uri: str, access: Access, dialect: str | None = None) ->
 
     Raises:
         ValueError: there is no such dialect, or the settings contradict each other.
+        ImportError: what signs requests to this server is not installed.
         UnreachableError: the server does not tell what it speaks.
         AccessDeniedError: the credentials don't do.
     """
     from mlops_integrations.backends import detection
     from mlops_integrations.backends.http import Transport
     from mlops_integrations.backends.mlflow_preview import PreviewStore
-    from mlops_integrations.backends.store import Store
+    from mlops_integrations.backends.oracle_store import OracleStore
+    from mlops_integrations.backends.store import EarlyStore, Store
 
-    dialects = {store.dialect: store for store in (Store, PreviewStore)}
+    oracle = oracle_uri.parse(tracking_uri)
+    if oracle is not None and dialect in {None, OracleStore.dialect}:
+        return OracleStore.at(oracle, access)
+    if dialect == OracleStore.dialect:
+        raise ValueError(f"dialect={dialect!r}: {tracking_uri} names no platform and workspace of Oracle's")
+    dialects = {store.dialect: store for store in (Store, EarlyStore, PreviewStore)}
     transport = Transport(access)
     if dialect is None:
         found = detection.detect(tracking_uri, transport)

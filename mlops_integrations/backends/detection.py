@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from mlops_integrations.backends.base import Backend
 
 MLFLOW: Final = "mlflow"
+EARLY: Final = "mlflow-1.0"
+"""Up to 1.2: a newline in a parameter ruins a run on file stores, and experiments are not found by name."""
 PREVIEW: Final = "mlflow-preview"
+
+_NO_SUCH_CALL: Final = frozenset({requests.codes.not_found, requests.codes.method_not_allowed})
 
 
 def detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
@@ -26,8 +30,9 @@ def detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
     base = tracking_uri.rstrip("/")
     modern = transport.get(f"{base}/api/2.0/mlflow/experiments/get", {"experiment_id": "0"})
     if _is_mlflow(modern, "experiment"):
-        return Outcome(Kind.OK, MLFLOW)
-    if modern.status not in {requests.codes.ok, requests.codes.not_found, requests.codes.method_not_allowed}:
+        by_name = transport.get(f"{base}/api/2.0/mlflow/experiments/get-by-name", {"experiment_name": "Default"})
+        return Outcome(Kind.OK, EARLY if by_name.body is None and by_name.status in _NO_SUCH_CALL else MLFLOW)
+    if modern.status not in {requests.codes.ok, *_NO_SUCH_CALL}:
         return _retyped(outcome_of(modern))
     preview = transport.get(f"{base}/api/2.0/preview/mlflow/experiments/list", {})
     if _is_mlflow(preview, "experiments"):
@@ -40,7 +45,7 @@ def _is_mlflow(reply: Reply, wanted: str) -> bool:
     if reply.body is None:
         return False
     if reply.status == requests.codes.ok:
-        return wanted in reply.body
+        return wanted in reply.body or not reply.body  # lists that are empty are left out
     return isinstance(reply.body.get("error_code"), str) and outcome_of(reply).kind is Kind.REFUSED
 
 

@@ -16,7 +16,7 @@ import msgspec
 import requests
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
-from mlops_integrations.backends.auth import Credentials
+from mlops_integrations.backends.auth import Credentials, NotSignedError, PluginCredentials, Signs
 from mlops_integrations.settings import Access
 from mlops_integrations.version import VERSION
 
@@ -69,15 +69,25 @@ class Content(Protocol):
 class Transport:
     """A kept-alive session with one server's credentials.
 
+    Args:
+        access: how to get into the server.
+        session: left out, one of its own.
+        credentials: left out, those that ``access`` holds.
+
     Raises:
         OSError: a certificate file does not exist.
     """
 
-    def __init__(self, access: Access, session: requests.Session | None = None) -> None:
-        self._credentials = Credentials(access)
+    def __init__(
+        self, access: Access, session: requests.Session | None = None, credentials: Signs | None = None
+    ) -> None:
+        self._credentials: Signs = credentials or (
+            Credentials(access) if access.request_auth is None else PluginCredentials(access.request_auth)
+        )
         self._session = session or requests.Session()
         self._session.auth = self._credentials
         self._session.headers["User-Agent"] = f"mlops-integrations/{VERSION}"
+        self._session.headers.update(dict(access.headers))
         self._verify: bool | str = access.server_certificate or not access.insecure_tls
         self._session.cert = access.client_certificate
         self._patience = access.timeout
@@ -87,9 +97,9 @@ class Transport:
         """One GET."""
         return self._ask("GET", url, query, None)
 
-    def post(self, url: str, body: bytes) -> Reply:
-        """One POST of a JSON text."""
-        return self._ask("POST", url, {}, body)
+    def post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """One POST of a JSON text, with headers of its own."""
+        return self._ask("POST", url, {}, body, headers)
 
     def put(self, url: str, opened: Callable[[], Content]) -> Reply:
         """One PUT of a file, which is opened for each attempt."""
@@ -100,8 +110,15 @@ class Transport:
 
         return self._with_fresh_credentials(send)
 
-    def _ask(self, method: str, url: str, query: Mapping[str, str], body: bytes | None) -> Reply:
-        return self._with_fresh_credentials(lambda: self._once(method, url, query, body, "application/json"))
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        return self._with_fresh_credentials(lambda: self._once(method, url, query, body, "application/json", headers))
 
     def _with_fresh_credentials(self, send: Callable[[], Reply]) -> Reply:
         reply = send()
@@ -109,9 +126,15 @@ class Transport:
         return send() if denied and self._credentials.refresh() else reply
 
     def _once(
-        self, method: str, url: str, query: Mapping[str, str], body: bytes | Content | None, content_type: str
+        self,
+        method: str,
+        url: str,
+        query: Mapping[str, str],
+        body: bytes | Content | None,
+        content_type: str,
+        own_headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        headers = {"Content-Type": content_type} if body is not None else {}
+        headers = {**(own_headers or {}), **({"Content-Type": content_type} if body is not None else {})}
         try:
             response = self._session.request(
                 method,
@@ -194,7 +217,7 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 def _never_sent(error: Exception) -> bool:
-    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.SSLError, LocationParseError)):
+    if isinstance(error, (NotSignedError, requests.ConnectTimeout, requests.exceptions.SSLError, LocationParseError)):
         return True
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(reason, NewConnectionError)

@@ -11,21 +11,29 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from mlops_integrations.backends import artifact_roots, reading
-from mlops_integrations.backends.base import MLFLOW_LIMITS, Batch, Kind, Outcome, ServerRun
+from mlops_integrations.backends.base import (
+    MLFLOW_LIMITS,
+    UID_TAG,
+    Batch,
+    Kind,
+    Outcome,
+    ServerRun,
+    run_tags,
+    uid_filter,
+)
 from mlops_integrations.backends.http import Transport, printable
 from mlops_integrations.backends.reading import spelled
-from mlops_integrations.backends.replies import outcome_of, server_run, taken
+from mlops_integrations.backends.replies import NO_SUCH_CALL, outcome_of, server_run, taken
 from mlops_integrations.journal.records import RunSpec, Value
 
-UID_TAG: Final = "mlops.uid"
-"""The tag by which a run is found again when the reply to its creation was lost."""
-
+_MOST_RUNS: Final = 50_000
 _NAME_LENGTH: Final = 250
 _NAME: Final = re.compile(r"[/\w.\- :]*")
 _NOT_FOUND: Final = "RESOURCE_DOES_NOT_EXIST"
@@ -67,19 +75,28 @@ class MlflowBackend:
         """It was recognized."""
         return Outcome(Kind.OK, self.dialect)
 
-    def open_experiment(self, name: str | None, experiment_id: str | None) -> Outcome[str]:
+    def open_experiment(self, name: str | None, experiment_id: str | None, token: str = "") -> Outcome[str]:
         """Get or create. A deleted experiment is refused; a creation lost to somebody else is none."""
         if experiment_id is not None:
             return self._experiment("get", {"experiment_id": experiment_id}, experiment_id)
         assert name is not None
         by_name = {"experiment_name": name}
         found = self._experiment("get-by-name", by_name, name)
+        if found.code == NO_SUCH_CALL:  # before 1.3
+            found = self._experiment_listed(name)
         if found.code != _NOT_FOUND:
             return found
         made = self._post("experiments/create", {"name": name})
         if made.code == "RESOURCE_ALREADY_EXISTS":
             return self._experiment("get-by-name", by_name, name)
         return taken(made, f"experiment {printable(name)!r}", lambda body: str(body["experiment_id"]))
+
+    def _experiment_listed(self, name: str) -> Outcome[str]:
+        listed = self._get("experiments/list", {})
+        ids = taken(listed, "the list of experiments", lambda body: _ids_by_name(body))
+        if ids.ok and ids.value is not None and name not in ids.value:
+            return Outcome(Kind.REFUSED, None, "", _NOT_FOUND)
+        return Outcome(ids.kind, (ids.value or {}).get(name), ids.message, ids.code, ids.retry_after)
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
         what = f"experiment {printable(shown)!r}"
@@ -89,19 +106,10 @@ class MlflowBackend:
             return Outcome(Kind.REFUSED, None, text, "EXPERIMENT_DELETED")
         return taken(found, "", lambda experiment: str(experiment["experiment_id"]))
 
-    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None) -> Outcome[str]:
+    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
         """Create with the tags that MLflow's own client sets, and ours."""
-        tags = {
-            UID_TAG: spec.uid,
-            "mlflow.runName": spec.name,
-            "mlflow.user": spec.user,
-            "mlflow.source.name": spec.source_name,
-            "mlflow.source.type": spec.source_type,
-            "mlflow.parentRunId": parent_run_id,
-        }
-        given = [
-            {"key": key, "value": value[: MLFLOW_LIMITS.tag_length]} for key, value in tags.items() if value is not None
-        ]
+        tags = run_tags(spec, parent_run_id)
+        given = [{"key": key, "value": value[: MLFLOW_LIMITS.tag_length]} for key, value in tags.items()]
         body = {
             "experiment_id": experiment_id,
             "run_name": spec.name,
@@ -113,7 +121,7 @@ class MlflowBackend:
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
         """Search by our tag."""
-        query = {"experiment_ids": [experiment_id], "filter": f"tags.`{UID_TAG}` = '{uid}'", "max_results": 100}
+        query = {"experiment_ids": [experiment_id], "filter": uid_filter(uid), "max_results": 100}
         found = self._post("runs/search", query)
         return taken(found, "looking for the run", lambda body: [server_run(run) for run in body.get("runs", [])])
 
@@ -122,7 +130,7 @@ class MlflowBackend:
         found = self._get("runs/get", {"run_id": run_id})
         return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
 
-    def send(self, run_id: str, batch: Batch) -> Outcome[None]:
+    def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
         """One ``log-batch``, which takes tags as well as ``set-tag`` does."""
         body = _LogBatch(
             run_id,
@@ -165,14 +173,14 @@ class MlflowBackend:
             root = self._artifact_roots[run_id] = asked.value
         return artifact_roots.deliver(self._transport, self._uri, root, path, file, glance, outcome_of)
 
-    def update_run(self, run_id: str, status: str, end_time: int | None) -> Outcome[None]:
+    def update_run(self, run_id: str, status: str, end_time: int | None, token: str = "") -> Outcome[None]:
         """``runs/update``."""
         body: dict[str, Any] = {"run_id": run_id, "status": status}
         if end_time is not None:
             body["end_time"] = end_time
         return self._post("runs/update", body).bare()
 
-    def delete_run(self, run_id: str) -> Outcome[None]:
+    def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
         """``runs/delete``."""
         return self._post("runs/delete", {"run_id": run_id}).bare()
 
@@ -196,6 +204,27 @@ class MlflowBackend:
 
     def _post(self, call: str, body: object) -> Outcome[dict[str, Any]]:
         return outcome_of(self._transport.post(f"{self._uri}/api/2.0/mlflow/{call}", msgspec.json.encode(body)))
+
+
+class EarlyMlflowBackend(MlflowBackend):
+    """A server from 1.0 to 1.2."""
+
+    dialect = "mlflow-1.0"
+    limits = replace(MLFLOW_LIMITS, one_line=True)
+
+    def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
+        """Among all runs of the experiment: our tag's name can't be written in that release's filters."""
+        found = self._post("runs/search", {"experiment_ids": [experiment_id], "max_results": _MOST_RUNS})
+
+        def ours(body: dict[str, Any]) -> list[ServerRun]:
+            wanted = {"key": UID_TAG, "value": uid}
+            return [server_run(run) for run in body.get("runs", ()) if wanted in run.get("data", {}).get("tags", ())]
+
+        return taken(found, "looking for the run", ours)
+
+
+def _ids_by_name(body: dict[str, Any]) -> dict[str, str]:
+    return {str(entry["name"]): str(entry["experiment_id"]) for entry in body.get("experiments") or ()}
 
 
 def _history(body: dict[str, Any]) -> set[tuple[str, Value, int, int]]:

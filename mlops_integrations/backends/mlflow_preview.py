@@ -81,7 +81,7 @@ class PreviewBackend:
         """It was recognized."""
         return Outcome(Kind.OK, self.dialect)
 
-    def open_experiment(self, name: str | None, experiment_id: str | None) -> Outcome[str]:
+    def open_experiment(self, name: str | None, experiment_id: str | None, token: str = "") -> Outcome[str]:
         """Get, or create."""
         if experiment_id is not None:
             found = self._get("experiments/get", {"experiment_id": experiment_id})
@@ -99,7 +99,7 @@ class PreviewBackend:
                 return Outcome(Kind.OK, again.value)
         return taken(made, f"experiment {printable(wanted)!r}", _id)
 
-    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None) -> Outcome[str]:
+    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
         """Create, without tags; the uid is the entry point's name."""
         body = {
             "experiment_id": int(experiment_id),
@@ -134,7 +134,7 @@ class PreviewBackend:
         found = self._get("runs/get", {"run_uuid": run_id})
         return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
 
-    def send(self, run_id: str, batch: Batch) -> Outcome[None]:
+    def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
         """The one item that a batch may hold here."""
         for key, value, time, _ in batch.metrics:
             fields = {"run_uuid": run_id, "key": key, "value": value, "timestamp": time}
@@ -178,14 +178,14 @@ class PreviewBackend:
             root = self._artifact_roots[run_id] = asked.value
         return artifact_roots.deliver(self._transport, self._uri, root, path, file, glance, preview_outcome_of)
 
-    def update_run(self, run_id: str, status: str, end_time: int | None) -> Outcome[None]:
+    def update_run(self, run_id: str, status: str, end_time: int | None, token: str = "") -> Outcome[None]:
         """``runs/update``."""
         body: dict[str, Any] = {"run_uuid": run_id, "status": status}
         if end_time is not None:
             body["end_time"] = end_time
         return self._post("runs/update", body).bare()
 
-    def delete_run(self, run_id: str) -> Outcome[None]:
+    def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
         """Servers before 0.7 can't."""
         reply = self._ask_post("runs/delete", {"run_id": run_id})
         if _is_no_such_call(reply):
@@ -282,10 +282,7 @@ class PreviewStore(Store):
 
     def log_param(self, run_id: str, param: Param) -> None:
         """Log one parameter of one line."""
-        if "\n" in param.value or "\r" in param.value:
-            raise NotSupportedByServer(
-                f"parameter {param.key!r} has a newline, which would ruin the run on this server"
-            )
+        self.check_lines([param])
         super().log_param(run_id, param)
 
     def log_batch(

@@ -40,6 +40,7 @@ def experiment(body: Json, runs: list[Json] | None = None) -> Experiment:
         last_update_time=_integer(body.get("last_update_time")),
         tags=tuple(_tags(body)),
         runs=None if runs is None else tuple(run_info(run) for run in runs),
+        etag=_text(body.get("etag")),
     )
 
 
@@ -54,6 +55,7 @@ def run(body: Json) -> Run:
             params=tuple(param(each) for each in data.get("params") or ()),
             tags=tags,
         ),
+        etag=_text(body.get("etag")),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
 import requests
 
@@ -11,6 +12,9 @@ from mlops_integrations.backends.base import Kind, Outcome, ServerRun
 from mlops_integrations.backends.http import Reply, printable
 
 T = TypeVar("T")
+
+NO_SUCH_CALL: Final = "NO_SUCH_CALL"
+"""Our own code for an answer that knows nothing of what was called."""
 
 _DENIED_CODES: Final = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 _TRANSIENT_CODES: Final = frozenset(
@@ -57,6 +61,7 @@ def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
         text = f"HTTP {status}: redirected to {printable(reply.location or '?')}; give that address as tracking URI"
     elif status in {requests.codes.not_found, requests.codes.method_not_allowed}:
         text = f"HTTP {status}: no MLflow API at this address (is a path prefix missing?)"
+        code = NO_SUCH_CALL
     done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout
     known = code if isinstance(code, str) else None
     suspect = known == "INTERNAL_ERROR"
@@ -67,7 +72,7 @@ def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[s
     """The wanted part of an answer; a failure says what was asked for."""
     if not outcome.ok or outcome.value is None:
         message = f"{what}: {outcome.message}" if what else outcome.message
-        return Outcome(outcome.kind, None, message, outcome.code, outcome.retry_after, outcome.ambiguous)
+        return cast("Outcome[T]", replace(outcome, value=None, message=message))
     try:
         return Outcome(Kind.OK, extract(outcome.value))
     except (KeyError, TypeError, AttributeError, ValueError):

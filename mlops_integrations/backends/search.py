@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from mlops_integrations.entities import Clause, MetricClause
 from mlops_integrations.errors import NotSupportedByServer
+
+_PLAIN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def as_filter(clauses: Sequence[Clause]) -> str:
@@ -59,7 +63,7 @@ def _finite(value: float) -> float:
 def _name(key: str) -> str:
     if "`" in key:
         raise ValueError(f"{key!r} can't be searched for: it holds a backtick")
-    return f"`{key}`"
+    return key if _PLAIN.fullmatch(key) else f"`{key}`"  # releases up to 1.2 take backticks as part of the name
 
 
 def _quoted(value: str) -> str:

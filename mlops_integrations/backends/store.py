@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,7 @@ from mlops_integrations.backends.base import MLFLOW_LIMITS, Kind, Limits, Outcom
 from mlops_integrations.backends.http import Reply, Transport, printable
 from mlops_integrations.backends.replies import outcome_of
 from mlops_integrations.entities import (
+    Answer,
     Clause,
     Experiment,
     FileInfo,
@@ -49,7 +50,9 @@ _PAGE: Final = 1_000
 _VERSION: Final = re.compile(r"\d[\w.\-+]*")
 _HISTORY_PAGE: Final = 25_000
 _NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "NotFound", "NotAuthorizedOrNotFound"})
-_EXISTS_CODES: Final = frozenset({"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"})
+_EXISTS_CODES: Final = frozenset(
+    {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "NotAuthorizedOrResourceAlreadyExists", "Conflict"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,9 @@ class Store:
     notes: Sequence[str] = ()
     run_key = "run_id"
     """What a run's id is called in requests."""
+    denied_hint = "MLFLOW_TRACKING_USERNAME, …"
+    last_answer: Answer | None = None
+    """What the server said of the last request that it did."""
 
     def __init__(
         self,
@@ -93,7 +99,7 @@ class Store:
         """What the server tells of itself."""
         reply = self._transport.get(f"{self.uri}/version", {})
         version = reply.text if reply.status == requests.codes.ok and _VERSION.fullmatch(reply.text) else None
-        return About(version, _date(reply.headers.get("Date")), self.limits, self.notes)
+        return About(version, clock_of(reply), self.limits, self.notes)
 
     # -- experiments --------------------------------------------------------------------------------------------
 
@@ -169,7 +175,7 @@ class Store:
         """Runs that meet all conditions."""
         fields = {
             "experiment_ids": list(experiment_ids),
-            "filter": where if isinstance(where, str) else search.as_filter(where),
+            "filter": (where if isinstance(where, str) else search.as_filter(where)) or None,
             "order_by": list(order_by),
             "max_results": page,
         }
@@ -219,8 +225,23 @@ class Store:
     def get_metric_history(self, run_id: str, key: str) -> Iterator[Metric]:
         """Every value, page by page (servers before 2.1 answer with all of them at once)."""
         fields = {self.run_key: run_id, "metric_key": key, "max_results": _HISTORY_PAGE}
-        for body in self._pages("GET", "metrics/get-history", fields, "metrics"):
-            yield reading.metric(body)
+        try:
+            for body in self._pages("GET", "metrics/get-history", fields, "metrics"):
+                yield reading.metric(body)
+        except NotFoundError:
+            self.get_run(run_id)  # raises, if it is the run that is not there; else that metric was never logged
+
+    def check_lines(self, params: Sequence[Param]) -> None:
+        """Refuse what would ruin the run on file stores of those years.
+
+        Raises:
+            NotSupportedByServer: a parameter has a line break.
+        """
+        for param in params:
+            if "\n" in param.value or "\r" in param.value:
+                raise NotSupportedByServer(
+                    f"parameter {param.key!r} has a newline: it would ruin the run on this server"
+                )
 
     # -- artifacts ----------------------------------------------------------------------------------------------
 
@@ -240,9 +261,15 @@ class Store:
         query = {name: str(value) for name, value in fields.items() if value is not None}
         return self._ask(call, lambda: self._transport.get(self._url(call), query), repeatable=True)
 
+    def _write_headers(self, call: str) -> Mapping[str, str]:  # noqa: ARG002 - for dialects that name their writes
+        """By which the server knows a write that it is asked for again."""
+        return {}
+
     def _post(self, call: str, fields: Fields, *, repeatable: bool = True) -> dict[str, Any]:
-        body = self._encode({name: value for name, value in fields.items() if value not in (None, [], "")})
-        return self._ask(call, lambda: self._transport.post(self._url(call), body), repeatable=repeatable)
+        body = self._encode({name: value for name, value in fields.items() if value not in (None, [])})
+        headers = self._write_headers(call)
+        repeatable = repeatable or bool(headers)
+        return self._ask(call, lambda: self._transport.post(self._url(call), body, headers), repeatable=repeatable)
 
     def _encode(self, fields: Fields) -> bytes:
         return msgspec.json.encode(fields)
@@ -281,6 +308,7 @@ class Store:
             reply = send()
             outcome = self._outcome_of(reply)
             if outcome.ok and outcome.value is not None:
+                self.last_answer = Answer(outcome.request_id, reply.headers.get("etag"))
                 return outcome.value
             tries += 1
             may_help = outcome.kind is Kind.RETRY and not outcome.suspect and not _is_no_such_call(reply)
@@ -292,6 +320,8 @@ class Store:
     def _error(self, call: str, reply: Reply) -> ServerError:
         outcome = self._outcome_of(reply)
         text = f"{call}: {outcome.message or reply.text}"
+        if outcome.request_id is not None and outcome.request_id not in text:
+            text = f"{text} (request {printable(outcome.request_id)})"
         about: dict[str, Any] = {
             "code": outcome.code,
             "status": reply.status,
@@ -300,7 +330,7 @@ class Store:
         if _is_no_such_call(reply):
             return NotSupportedByServer(f"{call}: this server has no such call", **about)
         if outcome.kind is Kind.DENIED:
-            return AccessDeniedError(f"{text}. Are the credentials right (MLFLOW_TRACKING_USERNAME, …)?", **about)
+            return AccessDeniedError(f"{text}. Are the credentials right ({self.denied_hint})?", **about)
         if outcome.code in _NOT_FOUND_CODES:
             return NotFoundError(text, **about)
         if outcome.code in _EXISTS_CODES:
@@ -310,7 +340,9 @@ class Store:
         return ServerError(text, **about)
 
 
-def _date(header: str | None) -> float | None:
+def clock_of(reply: Reply) -> float | None:
+    """The server's time, in seconds since 1970, if it tells."""
+    header = reply.headers.get("Date")
     try:
         return None if header is None else email.utils.parsedate_to_datetime(header).timestamp()
     except (ValueError, TypeError):
@@ -332,3 +364,22 @@ def metric_fields(metric: Metric) -> dict[str, object]:
 def pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
     """Keys and values as requests hold them."""
     return [{"key": str(key), "value": str(value)} for key, value in texts.items()]
+
+
+class EarlyStore(Store):
+    """A server from 1.0 to 1.2."""
+
+    dialect = "mlflow-1.0"
+    limits = replace(MLFLOW_LIMITS, one_line=True)
+
+    def log_param(self, run_id: str, param: Param) -> None:
+        """Log one parameter of one line."""
+        self.check_lines([param])
+        super().log_param(run_id, param)
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+    ) -> None:
+        """Likewise."""
+        self.check_lines(params)
+        super().log_batch(run_id, metrics, params, tags)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from mlops_integrations import settings
+from mlops_integrations import oracle_uri, settings
 from mlops_integrations.client import TrackingClient
 from mlops_integrations.command import ALL_DELIVERED, NO_SERVER, SOME_LEFT, UsageError, texts
 from mlops_integrations.command.terminal import Terminal
@@ -34,11 +34,11 @@ class Doctor:
     def run(self, *, write: bool) -> int:
         """Print what is found out; the exit code says whether a training could be recorded there."""
         self._say("server", self._client.tracking_uri)
-        self._say("credentials", _credentials(settings.access()))
+        self._say("credentials", _credentials(settings.access(), self._client.tracking_uri))
         began = time.perf_counter()
         try:
             self._say("dialect", self._client.dialect)
-        except (UnreachableError, AccessDeniedError) as error:
+        except (UnreachableError, AccessDeniedError, ImportError) as error:
             self._say("trouble", str(error))
             return NO_SERVER
         self._say("answers after", f"{(time.perf_counter() - began) * 1000:,.0f} ms")
@@ -128,7 +128,11 @@ class Doctor:
         self._terminal.line(f"{what:<{_NAME_COLUMNS}} {text}")
 
 
-def _credentials(access: settings.Access) -> str:
+def _credentials(access: settings.Access, uri: str) -> str:
+    if access.request_auth is not None:
+        return f"by MLflow's plugin {access.request_auth}"
+    if oracle_uri.parse(uri) is not None:
+        return "by Oracle's configuration"
     if access.username is not None:
         return f"user {access.username}"
     if access.token_file or access.token_command or access.token:

@@ -153,7 +153,8 @@ class Sync:
                 self._say_left(label, f"{texts.counted(len(state.artifacts_waiting), 'file')}{why}")
             elif ended is not None and state.covers(job.run.sizes(), ended):
                 self._tally.delivered += 1
-                self._say("delivered", label, f"{texts.counted(state.points, 'point')}, {state.status}, {state.url}")
+                where = state.url or f"run {state.run_id}"
+                self._say("delivered", label, f"{texts.counted(state.points, 'point')}, {state.status}, {where}")
             else:
                 self._say_open(job.spec, writers)
         except (LeftError, OSError) as error:

@@ -22,6 +22,17 @@ class Trouble(msgspec.Struct, frozen=True):
     message: str
     since: int
     stopped: bool = False
+    request_id: str | None = None
+    """The server's name for the last request that came to nothing."""
+
+
+class Sending(msgspec.Struct, frozen=True):
+    """Records that are on their way to a server that knows each write by a name."""
+
+    positions: dict[str, int]
+    """Where they end in each journal file."""
+    since: int
+    """When they were first sent by these names."""
 
 
 class Cursor(msgspec.Struct):
@@ -30,6 +41,10 @@ class Cursor(msgspec.Struct):
     destination: str
     positions: dict[str, int] = {}
     """Journal file name -> bytes of it that are acknowledged or set aside."""
+    sending: Sending | None = None
+    """What lies behind ``positions`` and may have been sent."""
+    doubled: int = 0
+    """Values sent again after the server had forgotten the first time's name, and did not show them: perhaps twice."""
     dialect: str | None = None
     """What the server speaks."""
     notes: list[str] = []

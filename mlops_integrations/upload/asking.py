@@ -110,13 +110,13 @@ class Asking:
 
     def trouble(self, outcome: Outcome[T], *, stopped: bool = False) -> None:
         """Write down why nothing moves."""
-        self.say_trouble(outcome.message, stopped=stopped)
+        self.say_trouble(outcome.message, stopped=stopped, request_id=outcome.request_id)
 
-    def say_trouble(self, message: str, *, stopped: bool) -> None:
+    def say_trouble(self, message: str, *, stopped: bool, request_id: str | None = None) -> None:
         """Write down why nothing moves; the time of its beginning stays."""
         known = self._state.trouble
         since = known.since if known is not None else int(time.time() * 1000)
-        fresh = Trouble(message, since, stopped)
+        fresh = Trouble(message, since, stopped, request_id)
         if fresh != known:
             self._state.trouble = fresh
             self.save()

@@ -16,6 +16,7 @@ from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
 from mlops_integrations.upload.asking import Asking, StoppedByServerError
+from mlops_integrations.upload.sending import token_of
 
 T = TypeVar("T")
 
@@ -45,7 +46,9 @@ class Opening:
             self._adopt(self._sure(self._asking.ask(lambda: self._backend.get_run(spec.resume_run_id or ""))))
             return
         if self._state.experiment_id is None:
-            opened = self._asking.ask(lambda: self._backend.open_experiment(spec.experiment_name, spec.experiment_id))
+            name, number = spec.experiment_name, spec.experiment_id
+            token = token_of(spec.uid, self._state, "experiments/create", name)
+            opened = self._asking.ask(lambda: self._backend.open_experiment(name, number, token))
             self._state.experiment_id = _value(opened)
         if spec.rank > 0:
             self._adopt(self._await(spec.uid))
@@ -60,10 +63,11 @@ class Opening:
     def _create(self, spec: RunSpec) -> ServerRun:
         experiment_id = self._state.experiment_id or ""
         parent = self.parent_run_id(spec)
-        attempt = 0
+        attempt = forgotten = 0
         began = self._asking.now()
         while True:
-            made = self._backend.create_run(experiment_id, spec, parent)
+            token = token_of(spec.uid, self._state, "runs/create", forgotten)
+            made = self._backend.create_run(experiment_id, spec, parent, token)
             if made.ok:
                 self._asking.answered()
                 self._state.parent_set = parent is not None
@@ -71,6 +75,7 @@ class Opening:
             if made.kind is Kind.REFUSED:
                 raise StoppedByServerError(made.message)
             attempt += 1
+            forgotten += made.forgotten
             self._asking.trouble(made)
             if made.ambiguous:
                 self._state.ambiguous = True
@@ -141,7 +146,8 @@ class Opening:
         for run in self._found(spec.uid):
             if run.run_id != self._state.run_id and run.empty:
                 twin = run.run_id
-                if self._asking.ask(lambda twin=twin: self._backend.delete_run(twin)).ok:  # type: ignore[misc]
+                token = token_of(spec.uid, self._state, "runs/delete", twin)
+                if self._asking.ask(lambda twin=twin, token=token: self._backend.delete_run(twin, token)).ok:  # type: ignore[misc]
                     self._state.deleted_twins.append(twin)
         self._state.ambiguous = False
         self._asking.save()

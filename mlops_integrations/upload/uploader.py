@@ -25,11 +25,13 @@ from mlops_integrations.upload.fsync import JournalSync
 from mlops_integrations.upload.opening import Opening
 from mlops_integrations.upload.pacing import Pacer
 from mlops_integrations.upload.refusing import Refusals, divide
+from mlops_integrations.upload.sending import Sender, token_of
 from mlops_integrations.upload.writers import Writers
 
+_OLDER_LENGTHS: Final = (5_000, 500, 250)
+"""What servers of earlier years keep of a text, in characters: learnt by trying."""
 _POLL_SECONDS: Final = 0.1
-_SUSPECT_AFTER: Final = 4
-"""Internal errors of the server at one request, before that is suspected."""
+NOT_FINITE: Final = "not a finite number"
 EXIT_REASON_TAG: Final = "mlops.exit.reason"
 
 
@@ -77,14 +79,12 @@ class Uploader:
         self._tend_at = 0.0
         self._taken = 0
         self._shortened = 0
-        self._suspect_after = _SUSPECT_AFTER
-        self._doubtful = self.state.run_id is not None
-        """What is to be sent may have been sent before: by an uploader that died, or with no clear answer."""
         self._readers: dict[Path, JournalReader] = {}
         self._waiting: tuple[JournalReader, Record] | None = None
         self._positions: dict[str, int] = {}
         self._chunk = Chunk()
         self._spec = run.spec()
+        self._sender = Sender(backend, self.state, self._asking, self._spec.uid)
 
     def follow(self) -> Result:
         """Deliver until the run has ended for good.
@@ -181,8 +181,8 @@ class Uploader:
             self._sync.tick()
 
     def _fill(self) -> bool:
-        """Read into the chunk; True when it fills a request."""
-        limits, chunk = self._backend.limits, self._chunk
+        """Read into the chunk; True when it is to go at once: it fills a request, or was on its way before."""
+        limits, chunk, again = self._backend.limits, self._chunk, self._sender.interrupted
         if self._waiting is not None:
             reader, record = self._waiting
             if not chunk.has_room(record, limits):
@@ -192,7 +192,8 @@ class Uploader:
             self._positions[reader.path.name] = reader.offset
         for reader in self._readers_in_turn():
             position = reader.offset
-            while (record := reader.next()) is not None:  # type: ignore[assignment]
+            end = None if again is None else again.get(reader.path.name, 0)
+            while (end is None or reader.offset < end) and (record := reader.next()) is not None:  # type: ignore[assignment]
                 if not chunk.has_room(record, limits):
                     self._waiting = reader, record
                     self._positions[reader.path.name] = position
@@ -204,7 +205,10 @@ class Uploader:
                     return True
             # Bad lines at the end are passed over, too.
             self._positions[reader.path.name] = reader.offset
-        return False
+        if again is not None and not chunk:
+            self._sender.commit()  # it is not in the journal any more
+            return self._fill()
+        return again is not None
 
     def _readers_in_turn(self) -> Iterator[JournalReader]:
         """Readers of the files with something unread, and of the newest one, opened when their turn comes."""
@@ -234,6 +238,10 @@ class Uploader:
         chunk, self._chunk = self._chunk, Chunk()
         if chunk.conflicts:
             self._refusals.set_aside(Batch(params=chunk.conflicts), "param changed", "the run has another value")
+        if self._sender.names_writes:
+            # Files that grow at once are read in another order the next time; the names must be the same.
+            chunk.metrics.sort(key=lambda metric: (metric[2], metric[0], metric[3], str(metric[1])))
+        self._sender.begin(self._positions)
         for batch in requests_of(chunk, self._backend.limits):
             self._send(batch)
         self._artifacts.note(chunk.artifacts)
@@ -242,6 +250,7 @@ class Uploader:
     def _save_positions(self) -> None:
         self.state.positions.update(self._positions)
         self._refusals.commit()
+        self._sender.commit()
         # Counted with the move of the cursor: a chunk that is read again must not be counted twice.
         self.state.points += self._taken
         self.state.shortened += self._shortened
@@ -266,38 +275,13 @@ class Uploader:
         batch = self._fit(batch)
         if len(batch) == 0:
             return
-        refused = self._post(batch)
+        refused = self._sender.post(batch)
         taken = len(batch)
         if not refused.ok:
             self._ask_whether_the_run_is_the_trouble()
-            self._suspect_after = 1
-            taken = divide(batch, self._post, self._set_aside, refused)
-            self._suspect_after = _SUSPECT_AFTER
+            taken = divide(batch, lambda half: self._sender.post(half, suspect_after=1), self._set_aside, refused)
         if batch.metrics:
             self._taken += taken
-
-    def _post(self, batch: Batch) -> Outcome[None]:
-        run_id, limits = self.state.run_id or "", self._backend.limits
-        full = len(batch.metrics) == limits.metrics
-        left = batch
-
-        def attempt() -> Outcome[None]:
-            nonlocal left
-            if self._doubtful and left.metrics:
-                missing = self._backend.missing(run_id, left)
-                if missing.value is None:
-                    return missing.bare()
-                left = missing.value
-            outcome: Outcome[None] = self._backend.send(run_id, left) if len(left) else Outcome(Kind.OK)
-            self._doubtful = outcome.ambiguous
-            return outcome
-
-        def is_hopeless(attempt: int, outcome: Outcome[None]) -> bool:
-            # An internal error of the server may be this request's doing. If it takes another write, so it is.
-            suspect = outcome.suspect and attempt >= self._suspect_after
-            return suspect and self._backend.update_run(run_id, ending.RUNNING, None).ok
-
-        return self._asking.ask(attempt, full=full, is_hopeless=is_hopeless)
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch without what the server surely refuses, and with its texts cut to what it keeps."""
@@ -312,8 +296,13 @@ class Uploader:
             )
             self._refusals.set_aside(refused, fault, fault)
         limits = self._backend.limits
+        metrics = [item for item in batch.metrics if faults[item[0]] is None]
+        if limits.finite:
+            words = [item for item in metrics if isinstance(item[1], str)]
+            self._refusals.set_aside(Batch(words), NOT_FINITE, f"{self.state.dialect} takes finite numbers only")
+            metrics = [item for item in metrics if not isinstance(item[1], str)]
         return Batch(
-            [item for item in batch.metrics if faults[item[0]] is None],
+            metrics,
             [self._cut(item, limits.param_length) for item in batch.params if faults[item[0]] is None],
             [self._cut(item, limits.tag_length) for item in batch.tags if faults[item[0]] is None],
         )
@@ -339,6 +328,10 @@ class Uploader:
             )
 
     def _set_aside(self, batch: Batch, refused: Outcome[None]) -> None:
+        for shorter in _shortened(batch):
+            if self._sender.post(shorter).ok:
+                self._shortened += 1
+                return
         self._refusals.set_aside(batch, refused.code or "refused", refused.message)
 
     def _close(self, ended: Ending) -> bool:
@@ -353,18 +346,28 @@ class Uploader:
         if self._spec.parent is not None and not self.state.parent_set:
             parent = self._opening.parent_run_id(self._spec)
             if parent is not None:
-                self._post(Batch(tags=[("mlflow.parentRunId", parent)]))
+                self._sender.post(Batch(tags=[("mlflow.parentRunId", parent)]))
                 self.state.parent_set = True
 
     def _set_status(self, status: str, reason: str | None, time: int | None) -> None:
         run_id = self.state.run_id or ""
         if self._spec.rank == 0 or status == ending.FAILED:  # else that is for the process of rank 0 to say
             if reason != self.state.reason:
-                self._post(self._fit(Batch(tags=[(EXIT_REASON_TAG, reason or "")])))
+                self._sender.post(self._fit(Batch(tags=[(EXIT_REASON_TAG, reason or "")])))
             at = None if status == ending.RUNNING else time
-            updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, at))
+            token = token_of(self._spec.uid, self.state, "runs/update", status, at)
+            updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, at, token))
             if not updated.ok:
                 raise StoppedByServerError(updated.message)
         self.state.status, self.state.reason, self.state.status_time = status, reason, time or 0
         self._asking.save(durable=True)
         self._on_progress(self.state)
+
+
+def _shortened(batch: Batch) -> Iterator[Batch]:
+    """The one text of a batch, shorter and shorter, if it is that long."""
+    for length in _OLDER_LENGTHS:
+        params = [(key, value[:length]) for key, value in batch.params if len(value) > length]
+        tags = [(key, value[:length]) for key, value in batch.tags if len(value) > length]
+        if params or tags:
+            yield Batch(params=params, tags=tags)

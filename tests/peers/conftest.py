@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import mlops_integrations as mlops
-from peer_servers import PEERS, PeerServer
+from peer_releases import PEERS
+from peer_servers import PeerServer
 
 
 @pytest.fixture(scope="session", params=PEERS)

@@ -12,7 +12,8 @@ from pathlib import Path
 import mlops_integrations as mlops
 from mlops_integrations.entities import MetricClause, Param, RunTag
 from mlops_integrations.errors import NotSupportedByServer, ServerError
-from peer_servers import PEERS, PeerServer
+from peer_releases import PEERS
+from peer_servers import PeerServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "servers.md"
 

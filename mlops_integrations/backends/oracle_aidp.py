@@ -1,0 +1,216 @@
+"""The MLflow API of Oracle AI Data Platform, workspace by workspace, as the uploader sees it.
+
+Sent are the documented fields and nothing else. Each write goes with its ``opc-retry-token``: for a day the service
+knows by it what it has done already. What the service does not have, files above all, is refused with a clear text.
+"""
+
+# ruff: noqa: ARG002 - the arguments are those of every dialect
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from mlops_integrations.backends import reading
+from mlops_integrations.backends.auth import NotSignedError
+from mlops_integrations.backends.base import (
+    MLFLOW_LIMITS,
+    Batch,
+    Kind,
+    Metric,
+    Outcome,
+    ServerRun,
+    run_tags,
+    uid_filter,
+)
+from mlops_integrations.backends.http import Transport, printable
+from mlops_integrations.backends.oracle_replies import oracle_outcome_of
+from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials, domain_of
+from mlops_integrations.backends.replies import server_run, taken
+from mlops_integrations.journal.records import RunSpec
+from mlops_integrations.oracle_uri import OracleAddress
+from mlops_integrations.settings import Access
+
+DIALECT: Final = "oracle-aidp"
+API: Final = "/api/2.0/mlflow"
+NO_FILES: Final = "Oracle AI Data Platform has no call that takes files of a run"
+
+# Oracle names no sizes: MLflow's own are taken, and a request that is too large for all that is halved.
+# A token is known for 24 hours: one less, for clocks that differ and for attempts that take their time.
+LIMITS: Final = replace(MLFLOW_LIMITS, finite=True, token_seconds=23 * 3600.0)
+
+_HISTORY_PAGE: Final = 25_000
+_RUNS_PAGE: Final = 100
+
+
+def base_uri(address: OracleAddress) -> str:
+    """The address below which MLflow's API lies."""
+    domain = "" if address.region is None else domain_of(address.region)
+    return f"{address.base(domain)}/mlops"
+
+
+class OracleBackend:
+    """One workspace.
+
+    Args:
+        base: the address below which MLflow's API lies.
+        transport: the way to it.
+        credentials: what the transport signs with.
+    """
+
+    dialect = DIALECT
+    limits = LIMITS
+    notes: Sequence[str] = ()
+
+    def __init__(self, base: str, transport: Transport, credentials: OracleCredentials | None = None) -> None:
+        self._base = base
+        self._transport = transport
+        self._credentials = credentials
+
+    @classmethod
+    def at(cls, address: OracleAddress, access: Access, transport: Transport | None = None) -> OracleBackend:
+        """The workspace of this address."""
+        if transport is not None:
+            return cls(base_uri(address), transport)
+        credentials = OracleCredentials(address, access)
+        return cls(base_uri(address), Transport(access, credentials=credentials), credentials)
+
+    def recognize(self, known: str | None) -> Outcome[str]:
+        """The address says what this is; whether requests can be signed is found out."""
+        try:
+            if self._credentials is not None:
+                self._credentials.open()
+        except MissingPackageError as error:
+            return Outcome(Kind.REFUSED, None, f"{error}; then `sync`")
+        except NotSignedError as error:
+            return Outcome(Kind.DENIED, None, str(error))
+        return Outcome(Kind.OK, self.dialect)
+
+    def open_experiment(self, name: str | None, experiment_id: str | None, token: str = "") -> Outcome[str]:
+        """Get or create. A deleted experiment is refused; a creation lost to somebody else is none."""
+        if experiment_id is not None:
+            return self._experiment("get", {"experiment_id": experiment_id}, experiment_id)
+        assert name is not None
+        by_name = {"experiment_name": name}
+        found = self._experiment("get-by-name", by_name, name)
+        if found.kind is not Kind.REFUSED or found.code == "EXPERIMENT_DELETED":
+            return found
+        made = self._post("experiments/create", {"name": name}, token)
+        if made.kind is Kind.REFUSED:
+            again = self._experiment("get-by-name", by_name, name)
+            if again.ok:
+                return again
+        return taken(made, f"experiment {printable(name)!r}", lambda body: str(body["experiment_id"]))
+
+    def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
+        what = f"experiment {printable(shown)!r}"
+        found = taken(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
+        if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
+            text = f"{what} is deleted on the server: restore it there, or name another"
+            return Outcome(Kind.REFUSED, None, text, "EXPERIMENT_DELETED")
+        return taken(found, "", lambda experiment: str(experiment["experiment_id"]))
+
+    def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
+        """Create, with the tags that MLflow's own client sets, and ours."""
+        tags = run_tags(spec, parent_run_id)
+        body = {
+            "experiment_id": experiment_id,
+            "run_name": spec.name,
+            "start_time": spec.start_time,
+            "tags": [{"key": key, "value": value[: LIMITS.tag_length]} for key, value in tags.items()],
+        }
+        made = self._post("runs/create", body, token)
+        return taken(made, "creating the run", lambda body: server_run(body["run"]).run_id)
+
+    def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
+        """Search by our tag."""
+        runs: list[ServerRun] = []
+        query = {"experiment_ids": [experiment_id], "filter": uid_filter(uid), "max_results": _RUNS_PAGE}
+        for page in self._pages(lambda more: self._post("runs/search", {**query, **more}, "")):
+            found = taken(page, "looking for the run", lambda body: [server_run(run) for run in body.get("runs") or ()])
+            if not found.ok or found.value is None:
+                return found
+            runs += found.value
+        return Outcome(Kind.OK, runs)
+
+    def get_run(self, run_id: str) -> Outcome[ServerRun]:
+        """One run."""
+        found = self._get("runs/get", {"run_id": run_id})
+        return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
+
+    def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
+        """One ``log-batch``."""
+        body: dict[str, Any] = {"run_id": run_id}
+        if batch.metrics:
+            names = ("key", "value", "timestamp", "step")
+            body["metrics"] = [dict(zip(names, metric, strict=True)) for metric in batch.metrics]
+        for name, texts in (("params", batch.params), ("tags", batch.tags)):
+            if texts:
+                body[name] = [{"key": key, "value": value} for key, value in texts]
+        return self._post("runs/log-batch", body, token).bare()
+
+    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+        """What of the metrics their histories do not hold; parameters and tags may be sent twice."""
+        wanted, kept = set(batch.metrics), set[Metric]()
+        for key in {metric[0] for metric in batch.metrics}:
+            query = {"run_id": run_id, "metric_key": key, "max_results": str(_HISTORY_PAGE)}
+            for page in self._pages(lambda more, query=query: self._get("metrics/get-history", {**query, **more})):  # type: ignore[misc]
+                if page.kind is Kind.REFUSED:  # a metric that was never logged
+                    break
+                history = taken(page, "the metric's history", _history)
+                if not history.ok or history.value is None:
+                    return Outcome(history.kind, None, history.message, history.code, history.retry_after)
+                kept |= history.value & wanted
+        left = [metric for metric in batch.metrics if metric not in kept]
+        return Outcome(Kind.OK, Batch(left, batch.params, batch.tags))
+
+    def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
+        """There is no way."""
+        return Outcome(Kind.REFUSED, None, NO_FILES, "NO_FILES")
+
+    def update_run(self, run_id: str, status: str, end_time: int | None, token: str = "") -> Outcome[None]:
+        """``runs/update``."""
+        body: dict[str, Any] = {"run_id": run_id, "status": status}
+        if end_time is not None:
+            body["end_time"] = end_time
+        return self._post("runs/update", body, token).bare()
+
+    def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
+        """``runs/delete``, which a person may take back."""
+        return self._post("runs/delete", {"run_id": run_id}, token).bare()
+
+    def name_fault(self, name: str) -> str | None:
+        """Oracle names no rules but that there is a name."""
+        return None if name else "no name"
+
+    def run_url(self, experiment_id: str, run_id: str) -> str | None:
+        """Nobody tells the address of a run's page."""
+        return None
+
+    def _get(self, call: str, query: dict[str, str]) -> Outcome[dict[str, Any]]:
+        return oracle_outcome_of(self._transport.get(f"{self._base}{API}/{call}", query))
+
+    def _post(self, call: str, body: dict[str, Any], token: str) -> Outcome[dict[str, Any]]:
+        headers = {"opc-retry-token": token} if token else {}
+        return oracle_outcome_of(self._transport.post(f"{self._base}{API}/{call}", msgspec.json.encode(body), headers))
+
+    def _pages(self, ask: Callable[[dict[str, str]], Outcome[dict[str, Any]]]) -> Iterator[Outcome[dict[str, Any]]]:
+        """Every page, until one is none or names no other that was not there yet."""
+        token, seen = "", {""}
+        while True:
+            page = ask({"page_token": token} if token else {})
+            yield page
+            token = str((page.value or {}).get("next_page_token") or "")
+            if token in seen:
+                return
+            seen.add(token)
+
+
+def _history(body: dict[str, Any]) -> set[Metric]:
+    """Values as they were sent."""
+    entries = (reading.metric(entry) for entry in body.get("metrics") or ())
+    return {(entry.key, reading.spelled(entry.value), entry.timestamp, entry.step or 0) for entry in entries}

@@ -1,0 +1,92 @@
+"""What replies of an Oracle AI Data Platform mean: errors, pages, the request's name. Pure.
+
+The status decides first, the code where the status leaves it open. Unlike MLflow's, these statuses mean what they say.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import requests
+
+from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.http import Reply, printable
+
+FORGOTTEN: Final = "InvalidatedRetryToken"
+"""Something else has happened to the thing since: the service can't tell any more whether this write was done."""
+
+_AGAIN_LATER: Final = frozenset({"IncorrectState", "LockConflict"})
+"""Of the conflicts, those that pass."""
+_REQUEST_ID: Final = "opc-request-id"
+_NO_API: Final = "no AI Data Platform answers at this address: are endpoint, API version and prefix right?"
+_NOT_THERE: Final = "not there, or these credentials may not see it: the service does not say which"
+_DENIED: Final = "Are Oracle's configuration, the token and this machine's clock right?"
+
+
+def oracle_outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
+    """What a reply means. Its body gets the next page's token and the ``etag``, which stand in headers."""
+    status = reply.status
+    if status is None:
+        return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
+    name = reply.headers.get(_REQUEST_ID)
+    if requests.codes.ok <= status < requests.codes.multiple_choices:
+        body = _body(reply)
+        if body is None:
+            text = f"HTTP {status} without a JSON object: {_NO_API}"
+            return Outcome(Kind.RETRY, None, text, ambiguous=True, request_id=name)
+        return Outcome(Kind.OK, body, request_id=name)
+    code = code_of(reply)
+    kind = _kind(status, code)
+    text = _text(reply, status, code)
+    if kind is Kind.REFUSED and name is not None:  # what is tried again would be said anew with each attempt's name
+        text = f"{text} (request {printable(name)})"
+    forgotten = code == FORGOTTEN
+    done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout or forgotten
+    suspect = status == requests.codes.internal_server_error
+    return Outcome(kind, None, text, code, reply.retry_after, done, suspect, forgotten, name)
+
+
+def code_of(reply: Reply) -> str | None:
+    """The service's code of an error; a gateway may give MLflow's."""
+    code = (reply.body or {}).get("code") or (reply.body or {}).get("error_code")
+    return code if isinstance(code, str) else None
+
+
+def _body(reply: Reply) -> dict[str, Any] | None:
+    if reply.body is None:
+        # An answer with nothing to say. Only the service itself names the request.
+        return {} if not reply.text and _REQUEST_ID in reply.headers else None
+    body = dict(reply.body)
+    following, etag = reply.headers.get("opc-next-page"), reply.headers.get("etag")
+    if following and not body.get("next_page_token"):
+        body["next_page_token"] = following
+    for what in ("experiment", "run"):
+        if etag is not None and isinstance(body.get(what), dict):
+            body[what] = {**body[what], "etag": etag}
+    return body
+
+
+def _kind(status: int, code: str | None) -> Kind:
+    if status in {requests.codes.unauthorized, requests.codes.forbidden}:
+        return Kind.DENIED
+    if status == requests.codes.conflict:
+        return Kind.RETRY if code in _AGAIN_LATER or code == FORGOTTEN else Kind.REFUSED
+    if status == requests.codes.not_found:
+        return Kind.RETRY if code is None else Kind.REFUSED
+    passing = {requests.codes.request_timeout, requests.codes.too_many_requests}
+    fails = status >= requests.codes.internal_server_error and status != requests.codes.not_implemented
+    redirected = status < requests.codes.bad_request
+    return Kind.RETRY if status in passing or fails or redirected else Kind.REFUSED
+
+
+def _text(reply: Reply, status: int, code: str | None) -> str:
+    if status < requests.codes.bad_request:
+        return f"HTTP {status}: redirected to {printable(reply.location or '?')}; give that address as tracking URI"
+    if code is None:
+        if status == requests.codes.not_found:
+            return f"HTTP 404: {_NO_API}"
+        return f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
+    text = f"{printable(code)}: {printable(str((reply.body or {}).get('message', '')))}"
+    if status == requests.codes.not_found:
+        return f"{text} ({_NOT_THERE})"
+    return f"{text}. {_DENIED}" if status == requests.codes.unauthorized else text

@@ -1,0 +1,111 @@
+"""What a workspace of Oracle AI Data Platform keeps, to create, read and search: MLflow's calls with differences.
+
+Only documented fields and calls; a retry token for each write, the same for all its attempts, so that every write may
+be repeated; finite numbers only; no files.
+"""
+
+# ruff: noqa: ARG002 - the arguments are those of every dialect
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from mlops_integrations.backends import reading
+from mlops_integrations.backends.auth import NotSignedError
+from mlops_integrations.backends.base import Outcome
+from mlops_integrations.backends.http import Reply, Transport, printable
+from mlops_integrations.backends.oracle_aidp import API, DIALECT, LIMITS, base_uri
+from mlops_integrations.backends.oracle_replies import oracle_outcome_of
+from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials
+from mlops_integrations.backends.store import About, Fields, Store, clock_of
+from mlops_integrations.entities import Experiment, Metric, Param, Run, RunInfo, RunTag
+from mlops_integrations.errors import AccessDeniedError, NotSupportedByServer
+from mlops_integrations.oracle_uri import OracleAddress
+from mlops_integrations.settings import Access
+
+
+class OracleStore(Store):
+    """One workspace as ``TrackingClient`` sees it."""
+
+    dialect = DIALECT
+    prefix = API
+    limits = LIMITS
+    notes = ("NaN and infinities are not taken", "files can be listed, but neither sent nor read")
+    denied_hint = "see Oracle's configuration file, its profile and token"
+
+    @classmethod
+    def at(cls, address: OracleAddress, access: Access) -> OracleStore:
+        """The workspace of this address.
+
+        Raises:
+            ImportError: the package that signs is not installed.
+            AccessDeniedError: there are no credentials to sign with.
+        """
+        credentials = OracleCredentials(address, access)
+        try:
+            credentials.open()
+        except MissingPackageError as error:
+            raise ImportError(str(error)) from None
+        except NotSignedError as error:
+            raise AccessDeniedError(str(error)) from error
+        return cls(base_uri(address), Transport(access, credentials=credentials))
+
+    def about(self) -> About:
+        """The service tells its time only."""
+        reply = self._transport.post(self._url("experiments/search"), b'{"max_results":1}')
+        return About(None, clock_of(reply), self.limits, self.notes)
+
+    def get_experiment_by_name(self, name: str) -> Experiment:
+        """One experiment; a deleted one, if no other has the name."""
+        return reading.experiment(self._get("experiments/get-by-name", {"experiment_name": name})["experiment"])
+
+    def list_experiments(self) -> Iterator[Experiment]:
+        """By the search that finds all: there is no list."""
+        for body in self._pages("POST", "experiments/search", {"max_results": 1_000}, "experiments"):
+            yield reading.experiment(body)
+
+    def create_run(self, experiment_id: str, about: RunInfo, tags: Mapping[str, str]) -> Run:
+        """Make a run; who makes it is a tag, for the service knows that of each request by itself."""
+        user = {} if about.user_id is None else {"mlflow.user": about.user_id}
+        return super().create_run(experiment_id, replace(about, user_id=None), user | dict(tags))
+
+    def log_metric(self, run_id: str, metric: Metric) -> None:
+        """Log one finite value."""
+        _check_finite([metric])
+        super().log_metric(run_id, metric)
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+    ) -> None:
+        """Log one request's worth, or nothing of it if a value is not finite."""
+        _check_finite(metrics)
+        super().log_batch(run_id, metrics, params, tags)
+
+    def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
+        """There is no way."""
+        raise NotSupportedByServer(
+            f"artifact {printable(path)!r}: Oracle AI Data Platform has no call that gives files of a run; "
+            "where they lie is in the run's artifact_uri"
+        )
+
+    def _outcome_of(self, reply: Reply) -> Outcome[dict[str, Any]]:
+        # With a token to repeat it by, a write that the service has failed at is worth another try.
+        return replace(oracle_outcome_of(reply), suspect=False)
+
+    def _write_headers(self, call: str) -> Mapping[str, str]:
+        return {} if call.endswith("/search") else {"opc-retry-token": uuid.uuid4().hex}
+
+    def _encode(self, fields: Fields) -> bytes:
+        return msgspec.json.encode(fields)
+
+
+def _check_finite(metrics: Sequence[Metric]) -> None:
+    for metric in metrics:
+        if not math.isfinite(metric.value):
+            raise NotSupportedByServer(f"metric {printable(metric.key)!r} is {metric.value}: Oracle takes numbers only")

@@ -1,0 +1,148 @@
+"""Brings one batch after the other to the server, each once, though a batch may be asked for many times.
+
+Some servers know a write by the name that it came with. A name says what is written and where the cursor stood, so the
+next uploader finds the same one; what is on its way stands in the cursor beforehand, for the journal grows meanwhile
+and names grow old. Of other servers, and after that time, what is there is asked for before it is sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+from mlops_integrations.backends.base import Backend, Batch, Kind, Outcome
+from mlops_integrations.journal import ending
+from mlops_integrations.journal.cursor import Cursor, Sending
+from mlops_integrations.upload.asking import Asking
+
+SUSPECT_AFTER: Final = 4
+"""Internal errors of the server at one request, before that is suspected."""
+
+
+def token_of(uid: str, state: Cursor, *content: object) -> str:
+    """The name of one write of a run: at most 64 characters, and nothing can be read from it.
+
+    Args:
+        uid: the run.
+        state: how far it is at this server.
+        content: what is written.
+    """
+    since = 0 if state.sending is None else state.sending.since
+    text = repr((uid, state.destination, sorted(state.positions.items()), since, content))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Sender:
+    """Sends what the uploader has cut into batches; a chunk of them at a time.
+
+    Args:
+        backend: the server.
+        state: the cursor.
+        asking: asks until there is an answer.
+        uid: the run.
+    """
+
+    def __init__(self, backend: Backend, state: Cursor, asking: Asking, uid: str) -> None:
+        self._backend = backend
+        self._state = state
+        self._asking = asking
+        self._uid = uid
+        self._left_behind = state.run_id is not None
+        """What is to be sent may have been sent before, by an uploader that died."""
+        self._doubtful = False
+        """Of this chunk something may be there that the server does not know by its name."""
+        self._doubled = 0
+
+    @property
+    def names_writes(self) -> bool:
+        """Whether the server knows writes by their names."""
+        return self._backend.limits.token_seconds > 0.0
+
+    @property
+    def interrupted(self) -> Mapping[str, int] | None:
+        """Where the chunk ends that an uploader was sending when it died: to be sent as it was, by the same names."""
+        return None if self._state.sending is None else self._state.sending.positions
+
+    def begin(self, positions: Mapping[str, int]) -> None:
+        """A chunk that ends there is about to be sent."""
+        if not self.names_writes:
+            self._doubtful = self._left_behind
+            return
+        sending = self._state.sending
+        if sending is None or sending.positions != positions:
+            # Another chunk than the one that was on its way has other names.
+            self._doubtful = sending is not None
+            self._name(positions)
+
+    def commit(self) -> None:
+        """The chunk is done; to be saved with the cursor's move."""
+        self._state.sending = None
+        self._state.doubled += self._doubled
+        self._doubled = 0
+        self._left_behind = self._doubtful = False
+
+    def post(self, batch: Batch, *, suspect_after: int = SUSPECT_AFTER) -> Outcome[None]:
+        """Send until the server has taken or refused it.
+
+        Args:
+            batch: one request's worth.
+            suspect_after: how many internal errors of the server make this request suspect.
+
+        Raises:
+            InterruptedUploadError: told to stop.
+            GaveUpError: patience is at its end.
+        """
+        run_id, limits = self._state.run_id or "", self._backend.limits
+        full = len(batch.metrics) == limits.metrics
+        left, unclear = batch, False
+
+        def attempt() -> Outcome[None]:
+            nonlocal left, unclear
+            if self._names_are_old():
+                self._rename()
+            if (unclear or self._doubtful) and left.metrics:
+                missing = self._backend.missing(run_id, left)
+                if missing.value is None:
+                    return missing.bare()
+                left = missing.value
+            if not len(left):
+                return Outcome(Kind.OK)
+            name = token_of(self._uid, self._state, left) if self.names_writes else ""
+            outcome = self._backend.send(run_id, left, name)
+            if outcome.forgotten:
+                self._rename()
+            unclear = outcome.ambiguous and not self.names_writes
+            return outcome
+
+        def is_hopeless(attempt: int, outcome: Outcome[None]) -> bool:
+            # An internal error of the server may be this request's doing. If it takes another write, so it is.
+            suspect = outcome.suspect and attempt >= suspect_after
+            return suspect and self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
+
+        outcome = self._asking.ask(attempt, full=full, is_hopeless=is_hopeless)
+        if outcome.ok and self._doubtful and self.names_writes:
+            self._doubled += len(left.metrics)
+        return outcome
+
+    def _names_are_old(self) -> bool:
+        sending = self._state.sending
+        lifetime = self._backend.limits.token_seconds * 1000
+        return self.names_writes and sending is not None and _now() - sending.since > lifetime
+
+    def _rename(self) -> None:
+        """The server no longer knows the names of this chunk: what is there can only be seen."""
+        self._doubtful = True
+        if self._state.sending is not None:
+            self._name(self._state.sending.positions)
+
+    def _name(self, positions: Mapping[str, int]) -> None:
+        before = 0 if self._state.sending is None else self._state.sending.since
+        self._state.sending = Sending(dict(positions), max(_now(), before + 1))
+        self._asking.save()
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
