@@ -63,6 +63,13 @@ def test_a_run_with_all_its_fields(peer: PeerServer, client: mlops.TrackingClien
         assert info.name == "baseline"
 
 
+@pytest.mark.parametrize("kind", SourceType)
+def test_source_types(client: mlops.TrackingClient, experiment: str, kind: SourceType) -> None:
+    """Create Run, Get Run: each source type of the document."""
+    run_id = client.create_run(experiment, source_type=kind).info.run_id
+    assert client.get_run(run_id).info.source_type is kind
+
+
 def test_statuses(peer: PeerServer, client: mlops.TrackingClient, experiment: str) -> None:
     """Update Run: each status of the document."""
     run_id = client.create_run(experiment).info.run_id

@@ -1,4 +1,4 @@
-"""The table of Oracle's fields names tests that are there."""
+"""The tables of fields in ``docs`` name tests that are there."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`((?:tests/)?[\w/]+\.py)::(\w+)`")
 
 
-def test_the_table_names_tests() -> None:
+@pytest.mark.parametrize("page", ["oracle-fields.md", "preview-fields.md"])
+def test_the_table_names_tests(page: str) -> None:
     """Each row at least one, none that is not there."""
-    rows = [line for line in (ROOT / "docs" / "oracle-fields.md").read_text("utf-8").splitlines() if line[:1] == "|"]
+    rows = [line for line in (ROOT / "docs" / page).read_text("utf-8").splitlines() if line[:1] == "|"]
     rows = [row for row in rows if not row.startswith(("|---", "| in the document"))]
     assert len(rows) > 25
     assert [row for row in rows if not NAMED.search(row)] == []
