@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mlops_integrations import oracle_uri
+from mlops_integrations import databricks, oracle_uri
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -194,6 +194,9 @@ def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
     oracle = oracle_uri.canonical(uri)
     if oracle is not None:
         return oracle, None, None
+    if databricks.is_meant(uri):
+        address, token = databricks.workspace(uri, os.environ)
+        return address, databricks.USER, token
     scheme = parts.scheme.lower()
     if scheme not in {"http", "https"}:
         raise ValueError(_wrong_scheme(uri, scheme))
@@ -321,8 +324,6 @@ def _wrong_scheme(uri: str, scheme: str) -> str:
             f"tracking URI {shown!r} is a store, not a server: start one on it "
             f"(mlflow server --backend-store-uri {shown}) and give its http address"
         )
-    if scheme == "databricks" or uri == "databricks":
-        return f"tracking URI {shown!r}: this server can't be reached by this version yet; an MLflow server can"
     return f"tracking URI {shown!r} has no scheme that we know: did you mean 'http://{shown}'?"
 
 

@@ -14,6 +14,7 @@ MOST_LINES = 400
 DOORS = {"keras", "lightning", "transformers", "accelerate"}
 LEAVES = {
     "errors",
+    "databricks",
     "oracle_uri",
     "version",
     "entities",
@@ -66,7 +67,7 @@ MAY_IMPORT = {
                       "backends.oracle_aidp", "backends.oracle_store", "oracle_uri"},
     **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
        for room in ORACLE},
-    "settings": {"oracle_uri"},
+    "settings": {"oracle_uri", "databricks"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},
     **{room: {"command", "upload", "journal", "client", "entities", "backends.base", "settings", "errors", "version",

@@ -131,7 +131,8 @@ def test_environment_is_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"tracking_uri": "sqlite:///mlflow.db"}, "mlflow server --backend-store-uri sqlite:///mlflow.db"),
         ({"tracking_uri": "file:///tmp/mlruns"}, "mlflow server"),
         ({"tracking_uri": "./mlruns"}, "mlflow server"),
-        ({"tracking_uri": "databricks"}, "can't be reached by this version"),
+        ({"tracking_uri": "databricks"}, "DATABRICKS_HOST and DATABRICKS_TOKEN"),
+        ({"tracking_uri": "databricks://nobody"}, "section [nobody]"),
         ({"tracking_uri": ""}, "http"),
     ],
 )
