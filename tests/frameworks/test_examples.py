@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from real_mlflow import MlflowServer, eventually, rest_runs
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 Read = Callable[[Path], Any]
@@ -72,3 +74,18 @@ def test_quickstart(train: Train, recorded: Read, monkeypatch: pytest.MonkeyPatc
     before, _, after = done.stdout.partition("The run lies in")
     assert "val_loss" in before.partition("test accuracy:")[2]
     assert f"sync {directory} --to http://127.0.0.1:5000" in after
+
+
+def test_digits_accelerate(train: Train, recorded: Read, server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Accelerate example learns the digits, and the server has the run."""
+    pytest.importorskip("accelerate")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    done = train(EXAMPLES / "digits_accelerate.py")
+    assert 0 == done.returncode, done.stderr
+    uid = recorded(Path(said_after("run directory:", done.stdout))).spec.uid
+    (run,) = eventually(lambda: [run for run in rest_runs(server.uri, uid) if run.status == "FINISHED"])
+    accuracy = float(said_after("test accuracy:", done.stdout))
+    assert list(range(10)) == [step for step, _ in run.curve("train/loss")]
+    assert accuracy == round(run.curve("test/accuracy")[-1][1], 3)
+    assert accuracy > 0.9
+    assert {"learning_rate": "0.005", "batch_size": "32"} == run.params
