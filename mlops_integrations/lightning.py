@@ -201,8 +201,8 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
         if self._per_rank and not self._shared:
             self._shared = True
             self._door.share(lightning_base.rank(), trainer.strategy.broadcast)
-        self._fits = trainer.state.fn == "fit"
         if self.records:
+            self._fits = getattr(getattr(trainer, "state", None), "fn", None) == "fit"
             self._release()
             self._door.began()
 

@@ -186,7 +186,8 @@ def test_merely_installed(train: Train, root: Path, package: str) -> None:
     """Without the variable nothing is recorded, said, or imported but what had to be asked."""
     pytest.importorskip(package)
     done = train(PLAIN_SCRIPT.format(package=package))
-    modules = ["mlops_integrations", "mlops_integrations.entry_points", "mlops_integrations.settings"]
+    modules = ["databricks", "entry_points", "oracle_uri", "settings"]
+    modules = ["mlops_integrations", *(f"mlops_integrations.{name}" for name in modules)]
     assert [str(modules)] == done.stdout.splitlines()
     assert "mlops" not in done.stderr
     assert not root.exists()
