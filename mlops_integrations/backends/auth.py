@@ -110,7 +110,7 @@ def fetch_plugin(name: str) -> Callable[[PreparedRequest], Any]:
         ) from None
     try:
         sign = fetch_auth(name)
-    except Exception as error:
+    except Exception as error:  # a plugin is foreign code: whatever it raises, nothing is signed
         raise NotSignedError(f"MLFLOW_TRACKING_AUTH={name}: {type(error).__name__}: {error}") from error
     if not callable(sign):
         raise NotSignedError(f"MLFLOW_TRACKING_AUTH={name}: MLflow knows no plugin of this name here")

@@ -98,7 +98,7 @@ class OracleCredentials:
             return self._of_profile(oci)
         except NotSignedError:
             raise
-        except Exception as error:
+        except Exception as error:  # the oci package raises errors of many kinds, all of which mean the same here
             what = f"profile {self._profile}" if self._kind in {None, "api_key", "security_token"} else self._kind
             raise NotSignedError(_text(f"Oracle credentials ({what})", error)) from error
 
