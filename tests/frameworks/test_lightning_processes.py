@@ -49,7 +49,10 @@ if __name__ == "__main__":
         log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing="log_model" in options)
     trainer.fit(Model(), torch.utils.data.DataLoader(torch.ones(20, 2)))
-    print(f"rank {trainer.global_rank} has", logger.run.directory, logger.run.directory.exists(), flush=True)
+    directory = logger.run.directory
+    # One write, since two processes share this stream.
+    sys.stdout.write(f"rank {trainer.global_rank} has {directory} {directory.exists()}\\n")
+    sys.stdout.flush()
 """
 TORCHRUN = """
 import runpy, sys
