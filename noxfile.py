@@ -18,6 +18,7 @@ nox.options.sessions = ["lint", "typing", "tests", "build", "server", "framework
 PROJECT = nox.project.load_toml("pyproject.toml")
 CONSTRAINTS = ("-c", "tests/constraints.txt")
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
+WITHOUT_SERVERS = [f"--ignore=tests/{folder}" for folder in ("faults", "frameworks", "oracle", "peers", "server")]
 
 
 def group(name: str) -> list[str]:
@@ -36,14 +37,7 @@ def quickstart(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The core, with no framework installed and no server."""
     session.install(".", *group("test"))
-    session.run(
-        "pytest",
-        "--ignore=tests/server",
-        "--ignore=tests/frameworks",
-        "--ignore=tests/peers",
-        "--ignore=tests/oracle",
-        *session.posargs,
-    )
+    session.run("pytest", *WITHOUT_SERVERS, *session.posargs)
 
 
 @nox.session(tags=["extended"])
@@ -57,8 +51,7 @@ def tests_on(session: nox.Session, version: str) -> None:
     programs = environment / "bin"
     session.run(str(python), "-m", "venv", "--clear", str(environment), external=True)
     session.run(str(programs / "python"), "-m", "pip", "install", "-q", ".", *group("test"), external=True)
-    ignored = ("--ignore=tests/server", "--ignore=tests/frameworks", "--ignore=tests/peers", "--ignore=tests/oracle")
-    session.run(str(programs / "pytest"), *ignored, *session.posargs, external=True)
+    session.run(str(programs / "pytest"), *WITHOUT_SERVERS, *session.posargs, external=True)
 
 
 @nox.session
@@ -76,6 +69,15 @@ def oracle(session: nox.Session) -> None:
     # One test is a notebook of Oracle's, which has MLflow and us in one place.
     session.run(env["TEST_SERVER_PYTHON"], "-m", "pip", "install", "-q", "msgspec", external=True)
     session.run("pytest", "tests/oracle", *session.posargs, env=env)
+
+
+@nox.session(tags=["extended"])
+def faults(session: nox.Session) -> None:
+    """The promises under fire; ``FAULT_SEEDS=5000 nox -s faults`` tries more than CI has time for."""
+    session.install(".", "mlflow", "psutil", *group("test"), *CONSTRAINTS)
+    if sys.version_info[:2] == (3, 11):
+        session.install("atheris", *CONSTRAINTS)  # elsewhere it would have to be compiled
+    session.run("pytest", "tests/faults", *session.posargs)
 
 
 @nox.session(tags=["extended"])

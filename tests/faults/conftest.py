@@ -1,0 +1,27 @@
+"""What the fault suite needs of the machine; a test whose need can't be met is skipped, and says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("faults are made with Linux's own means", allow_module_level=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Announce the markers by which a test says what it needs."""
+    config.addinivalue_line("markers", "root: needs root (mounts, namespaces, control groups)")
+    config.addinivalue_line("markers", "program(name): needs this program on the path")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, visibly, what this machine can't do."""
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        pytest.skip("needs root")
+    for marker in item.iter_markers("program"):
+        if shutil.which(marker.args[0]) is None:
+            pytest.skip(f"needs {marker.args[0]}, which is not on this machine")
