@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_integrations.journal import writer as writing
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import End, Header, Metrics, Params, Record, RunSpec, Tags
 from mlops_integrations.journal.writer import JournalWriter, file_name
@@ -19,6 +20,14 @@ from mlops_integrations.journal.writer import JournalWriter, file_name
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
 Read = Callable[[Path], list[Record]]
+
+
+@pytest.fixture(autouse=True, params=[0, 1], ids=["alone", "beside a thread"])
+def others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many other threads there are: the way of writing depends on it."""
+    count: int = request.param
+    monkeypatch.setattr(writing, "other_threads", lambda: count)
+    return count
 
 
 def metrics(number: int) -> Metrics:
@@ -33,19 +42,46 @@ def test_appended_records_are_on_disk_at_once(writer: JournalWriter, header: Hea
         assert [header, spec, *map(metrics, range(number + 1))] == read(writer.path)
 
 
-def test_one_append_is_one_write(writer: JournalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count system calls")
+def test_one_append_is_one_write(writer: JournalWriter) -> None:
     """However many keys a record has, it goes to the operating system as one unbuffered write."""
-    sizes: list[int] = []
+    before = writer.path.stat().st_size, *written()
+    assert writer.append(Metrics(1, [(f"key {number}", 1.0, number) for number in range(1_000)]))
+    after = writer.path.stat().st_size, *written()
+    size, total, calls = (now - then for now, then in zip(after, before, strict=True))
+    assert size > 10_000
+    assert (size, 1) == (total, calls)
+
+
+def written() -> tuple[int, int]:
+    """How many bytes this process has written so far, in how many calls."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["wchar"]), int(counts["syscw"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_the_interpreter_lock_is_kept_beside_other_threads(
+    writer: JournalWriter, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``os.write``, which gives the lock away, is called only where there is no other thread to take it."""
+    calls: list[int] = []
     write = os.write
 
     def counting(fd: int, data: bytes) -> int:
-        sizes.append(len(data))
+        calls.append(fd)
         return write(fd, data)
 
-    before = writer.path.stat().st_size
     monkeypatch.setattr(os, "write", counting)
-    assert writer.append(Metrics(1, [(f"key {number}", 1.0, number) for number in range(1_000)]))
-    assert [writer.path.stat().st_size - before] == sizes
+    assert writer.append(metrics(1))
+    assert 1 - others == len(calls)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_the_lock_is_given_away_where_a_write_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network file system one thread waits, not all of them."""
+    assert writing.lock_keeping_write(tmp_path) is not None
+    monkeypatch.setattr(writing, "network_file_system", lambda _: "nfs4")
+    assert writing.lock_keeping_write(tmp_path) is None
 
 
 def test_each_writer_has_a_file_of_its_own(tmp_path: Path, header: Header, spec: RunSpec, read: Read) -> None:
@@ -147,18 +183,19 @@ def test_closed_writer_never_writes_into_a_number_used_again(writer: JournalWrit
 
 
 @posix
-def test_signal_handler_that_logs(writer: JournalWriter, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_handler_that_logs(
+    writer: JournalWriter, read: Read, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A handler may append in the middle of an append of the same thread: no deadlock, both records whole."""
-    write = os.write
 
-    def interrupted(fd: int, data: bytes) -> int:
-        monkeypatch.setattr(os, "write", write)
+    def interrupted() -> int:
+        monkeypatch.setattr(writing, "other_threads", lambda: others)
         signal.raise_signal(signal.SIGUSR1)
-        return write(fd, data)
+        return others
 
     before = signal.signal(signal.SIGUSR1, lambda *_: writer.append(metrics(2)))
     try:
-        monkeypatch.setattr(os, "write", interrupted)
+        monkeypatch.setattr(writing, "other_threads", interrupted)
         assert writer.append(metrics(1))
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -181,13 +218,15 @@ def test_deleted_file_is_noticed(writer: JournalWriter) -> None:
 
 
 FULL_DISK = """
-import resource, sys
+import resource, sys, threading
 from pathlib import Path
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.records import FORMAT, Header, Params, RunSpec
 from mlops_integrations.journal.writer import JournalWriter
 
 directory = Path(sys.argv[1])
+if int(sys.argv[2]):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 uid = "mlops-1"
 writer = JournalWriter(directory, Header(FORMAT, uid, identity.me(), 1, "0"), RunSpec(uid, "full", 1))
 limit = writer.path.stat().st_size + 500
@@ -202,9 +241,9 @@ print(writer.append(Params(5, {"and": "more"})))
 
 
 @posix
-def test_full_disk(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_full_disk(tmp_path: Path, python: Callable[..., subprocess.CompletedProcess[str]], others: int) -> None:
     """A short write and a failed one are told; the next record that is kept begins on a line of its own."""
-    done = python(FULL_DISK, str(tmp_path))
+    done = python(FULL_DISK, str(tmp_path), str(others))
     assert (done.stderr, done.stdout.splitlines()) == ("", ["True", "False", "False OSError", "True", "True"])
     reader = JournalReader(tmp_path / file_name(1))
     kept = [record.values for record in reader if isinstance(record, Params)]
