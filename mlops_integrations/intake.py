@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlops_integrations import values
 from mlops_integrations.journal.reader import JournalReader
@@ -20,6 +22,22 @@ class Intake:
         """Each key's last step."""
         self.earlier: list[Path] = []
         """Journal files of a resumed run, to be read when a step is left out for the first time."""
+
+    def metrics(self, metrics: Mapping[Any, object], step: object, timestamp: object, now: int) -> Metrics:
+        """What a log call hands in, as a record; what can't be taken is left out, counted and said."""
+        if type(step) is not int or not values.INT64_MIN <= step <= values.INT64_MAX:
+            step = self.step(step)
+        at = now if timestamp is None else self.time(timestamp, now)
+        kept: list[tuple[str, Value, int]] = []
+        for key, value in metrics.items():
+            number = self.number(key, value)
+            if number is None:
+                continue
+            name = key if type(key) is str else values.text(key)
+            own = self.next_step(name) if step is None else step
+            self.steps[name] = own
+            kept.append((name, number, own))
+        return Metrics(at, kept)
 
     def step(self, step: object) -> int | None:
         """The step as an integer of 64 bits; None where each key's next one is to be taken."""

@@ -13,7 +13,7 @@ from typing import Final
 from mlops_integrations import lifetime, values
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
-from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Record, RunSpec
+from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Points, Record, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.settings import Settings
@@ -120,7 +120,7 @@ class Recording:
             label = f"{spec.name}-{spec.uid[-4:]}"
             self.voice.where(label, self.settings.tracking_uri, experiment, delivers=self.has_server)
 
-    def append(self, record: Record, count: int, *, points: bool = False) -> None:
+    def append(self, record: Record | Points, count: int, *, points: bool = False) -> None:
         """Write a record of ``count`` items, re-opening an ended run. What is not kept is counted and said."""
         writer = self._writer or self._reopened(count)
         if writer is None:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast, overload
 from mlops_integrations import artifacts, client_style, values
 from mlops_integrations.intake import Intake
 from mlops_integrations.journal import ending
-from mlops_integrations.journal.records import Metrics, Params, RunSpec, Tags
+from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import FORKED, Recording, now_ms
 from mlops_integrations.settings import Settings
@@ -109,26 +109,24 @@ class Run:
         """
         try:
             now = time.time_ns() // 1_000_000
-            if extra or unknown:
-                self._say_left_out("log_metrics", extra, unknown)
-            if type(step) is not int or not values.INT64_MIN <= step <= values.INT64_MAX:
-                step = self._intake.step(step)
-            at = now if timestamp is None else self._intake.time(timestamp, now)
-            kept = []
-            steps = self._intake.steps
-            for key, value in metrics.items():
-                if type(value) is not float or value - value != 0.0:
-                    value = self._intake.number(key, value)
-                    if value is None:
-                        continue
-                if type(key) is not str:
-                    key = values.text(key)
-                number = self._intake.next_step(key) if step is None else step
-                steps[key] = number
-                kept.append((key, value, number))
+            record: Points | Metrics | None = None
+            plain = type(metrics) is dict and timestamp is None and not extra and not unknown
+            if plain and type(step) is int and values.INT64_MIN <= step <= values.INT64_MAX:
+                # Nearly every call: nothing is to be converted, nothing to be said, the dict is written as it is.
+                steps = self._intake.steps
+                for key, value in metrics.items():
+                    if type(value) is not float or value - value != 0.0 or type(key) is not str:
+                        break
+                    steps[key] = step
+                else:
+                    record = Points(now, step, metrics)  # type: ignore[arg-type]  # all were looked at
+            if record is None:
+                if extra or unknown:
+                    self._say_left_out("log_metrics", extra, unknown)
+                record = self._intake.metrics(metrics, step, timestamp, now)
             recording = self._recording
-            if kept:
-                recording.append(Metrics(at, kept), len(kept), points=True)
+            if record.values:
+                recording.append(record, len(record.values), points=True)
             if now >= recording.look_at:
                 recording.look(now)
         except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call

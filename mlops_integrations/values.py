@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, RunSpec, Tags, Value
+from mlops_integrations.journal.records import Artifact, Metrics, Params, Points, Record, RunSpec, Tags, Value
 
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
@@ -100,10 +100,12 @@ def text(value: object) -> str:
     return plain
 
 
-def well_formed(record: Record) -> Record:
+def well_formed(record: Record | Points) -> Record | Points:
     """The same record with text that can be written: half surrogate pairs are spelled out."""
     if isinstance(record, Metrics):
         return Metrics(record.time, [(text(key), value, step) for key, value, step in record.values])
+    if isinstance(record, Points):
+        return Points(record.time, record.step, {text(key): value for key, value in record.values.items()})
     if isinstance(record, (Params, Tags)):
         return type(record)(record.time, {text(key): text(value) for key, value in record.values.items()})
     if isinstance(record, Artifact):

@@ -18,6 +18,7 @@ Three ways of writing were measured (``benchmarks/log_call.py``):
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -28,7 +29,7 @@ from typing import Final, TypeAlias
 
 from mlops_integrations.journal import records
 from mlops_integrations.journal.filesystem import network_file_system
-from mlops_integrations.journal.records import Header, Record, RunSpec
+from mlops_integrations.journal.records import Header, Points, Record, RunSpec
 
 Write: TypeAlias = Callable[[int, bytes, int], int]
 """``write(2)``: descriptor, bytes and their number; returns how many were written, below 0 where it could not."""
@@ -57,26 +58,43 @@ class JournalWriter:
         self._lock = threading.RLock()
         self._torn = False
         self.error: OSError | None = None
-        lines = records.frame(header) + records.frame(spec)
+        first = records.frame(header) + records.frame(spec)
         self.path, self._fd = _create(directory)
-        if not self._write(lines):
+        try:
+            _write_whole(self._fd, first)
+        except OSError:
             self.close()
             self.path.unlink(missing_ok=True)
-            raise self.error or OSError(f"could not write the first lines of {self.path}")
+            raise
 
-    def append(self, record: Record) -> bool:
+    def append(self, record: Record | Points) -> bool:
         """Write one record; False when it was not kept (``error`` says why).
 
         Raises:
             UnicodeEncodeError: some text holds half of a surrogate pair; nothing was written.
         """
-        return self._write(records.frame(record))
+        line = records.frame(record)
+        with self._lock:
+            if self._torn:
+                line = b"\n" + line
+            # A closed file's number is -1: it can't be that of a file opened since.
+            written = _FAILED
+            if other_threads() and self._lock_keeping_write is not None:
+                written = self._lock_keeping_write(self._fd, line, len(line))
+            if written < 0:
+                try:
+                    written = os.write(self._fd, line)  # which also tells why it can't
+                except OSError as error:
+                    self.error = error
+                    return False
+            # A short write leaves a torn line behind: the next record starts on a line of its own.
+            self._torn = written != len(line)
+            return not self._torn
 
     def finish(self, record: Record) -> bool:
         """Write the last record and close the file, with no other record between; False if it was not kept."""
-        line = records.frame(record)
         with self._lock:
-            kept = self._write(line)
+            kept = self.append(record)
             fd, self._fd = self._fd, _CLOSED
         if fd != _CLOSED:
             with contextlib.suppress(OSError):
@@ -100,23 +118,10 @@ class JournalWriter:
         with self._lock:
             return self.closed or os.fstat(self._fd).st_nlink > 0
 
-    def _write(self, line: bytes) -> bool:
-        with self._lock:
-            if self._torn:
-                line = b"\n" + line
-            # A closed file's number is -1: it can't be that of a file opened since.
-            written = _FAILED
-            if other_threads() and self._lock_keeping_write is not None:
-                written = self._lock_keeping_write(self._fd, line, len(line))
-            if written < 0:
-                try:
-                    written = os.write(self._fd, line)  # which also tells why it can't
-                except OSError as error:
-                    self.error = error
-                    return False
-            # A short write leaves a torn line behind: the next record starts on a line of its own.
-            self._torn = written != len(line)
-            return not self._torn
+
+def _write_whole(fd: int, lines: bytes) -> None:
+    if os.write(fd, lines) != len(lines):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def lock_keeping_write(directory: Path) -> Write | None:

@@ -21,6 +21,7 @@ from mlops_integrations.journal.records import (
     Losses,
     Metrics,
     Params,
+    Points,
     Record,
     RunSpec,
     Tags,
@@ -47,6 +48,14 @@ RECORD = st.one_of(
     st.builds(Losses, TIME, st.dictionaries(TEXT, INT64)),
     st.builds(End, TIME, TEXT, MAYBE_TEXT, st.booleans(), INT64),
 )
+
+
+@given(TIME, INT64, st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False)))
+def test_points_are_read_as_metrics(time: int, step: int, points: dict[str, float]) -> None:
+    """What is quickest to write is read as what everybody knows."""
+    assert Metrics(time, [(key, value, step) for key, value in points.items()]) == parse(
+        frame(Points(time, step, points))[:-1]
+    )
 
 
 @given(RECORD)
