@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from mlops_integrations.backends.base import Batch, Limits, Metric, Text
@@ -90,7 +91,7 @@ def _cut(items: Sequence[T], most: int, most_bytes: int, size: Callable[[T], int
 
 
 def _metric_bytes(metric: Metric) -> int:
-    return _json_bytes(metric[0]) + _METRIC_OVERHEAD_BYTES
+    return _name_bytes(metric[0]) + _METRIC_OVERHEAD_BYTES
 
 
 def _text_bytes(text: Text) -> int:
@@ -102,3 +103,7 @@ def _json_bytes(text: str) -> int:
     if text.isascii() and text.isprintable():
         return len(text) + text.count('"') + text.count("\\")
     return 6 * len(text)
+
+
+# A run has few names and many points.
+_name_bytes: Final = lru_cache(maxsize=4_096)(_json_bytes)
