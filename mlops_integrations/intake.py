@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_integrations import values
+from mlops_integrations.device_values import Arriving, Call, DeviceValues
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Metrics, Value
 from mlops_integrations.recording import Recording
@@ -20,6 +21,9 @@ class Intake:
         self._recording = recording
         self.steps: dict[str, int] = {}
         """Each key's last step."""
+        self._device: DeviceValues | None = None
+        if recording.settings.device_values == "lazy":
+            self._device = DeviceValues(recording, self.number)
         self.earlier: list[Path] = []
         """Journal files of a resumed run, to be read when a step is left out for the first time."""
 
@@ -29,15 +33,26 @@ class Intake:
             step = self.step(step)
         at = now if timestamp is None else self.time(timestamp, now)
         kept: list[tuple[str, Value, int]] = []
+        late: list[tuple[str, Arriving, int]] = []
         for key, value in metrics.items():
-            number = self.number(key, value)
-            if number is None:
+            arriving = None if self._device is None else self._device.leave(value)
+            number = self.number(key, value) if arriving is None else None
+            if number is None and arriving is None:
                 continue
             name = key if type(key) is str else values.text(key)
             own = self.next_step(name) if step is None else step
             self.steps[name] = own
-            kept.append((name, number, own))
+            if arriving is not None:
+                late.append((name, arriving, own))
+            elif number is not None:
+                kept.append((name, number, own))
+        if self._device is not None and late:
+            self._device.add(Call(at, late))
         return Metrics(at, kept)
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until every value that lay on a device is recorded; whether it is."""
+        return self._device is None or self._device.wait(seconds)
 
     def step(self, step: object) -> int | None:
         """The step as an integer of 64 bits; None where each key's next one is to be taken."""

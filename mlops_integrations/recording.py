@@ -46,6 +46,8 @@ class Recording:
         """When to look for news again, in ms since 1970: log calls compare it with their own time."""
         self.when_opened: Callable[[], None] | None = None
         """Called once, when a journal file has been opened."""
+        self.before_end: Callable[[float], None] | None = None
+        """Called before the end is written, with the seconds that it may take: what is still to be recorded."""
         self._driver = Driver(run, settings)
         self._writer: JournalWriter | None = None
         self._end: End | None = None
@@ -110,6 +112,11 @@ class Recording:
     def begin(self) -> None:
         """Open, unless that is done; what can't be opened is counted and said."""
         if self.off is None and self._end is None:
+            self._reopened(0)
+
+    def reopen(self) -> None:
+        """An ended run goes on; nothing where it has not ended."""
+        if self.off is None:
             self._reopened(0)
 
     def say_where(self) -> None:
@@ -184,8 +191,7 @@ class Recording:
         """A training has begun: if it has not ended when the interpreter exits, the run is FAILED."""
         self._in_training += 1
         self.training_error = None
-        if self.off is None:
-            self._reopened(0)
+        self.reopen()
 
     def training_ended(self, status: str, reason: str | None) -> None:
         """The training that began last has ended so."""
@@ -194,6 +200,8 @@ class Recording:
 
     def end(self, status: str, reason: str | None, *, provisional: bool = False) -> None:
         """Write the last record of this journal file, unless that is done."""
+        if self.before_end is not None and self.is_open:
+            self.before_end(self.settings.finish_timeout)
         with self.lock:
             writer = self._writer
             if writer is None or self._end is not None:

@@ -243,8 +243,11 @@ class Run:
         recording = self._recording
         if not recording.has_server:
             return False
+        deadline = time.monotonic() + timeout
+        if not self._intake.settle(timeout):
+            return False
         sizes = recording.run.sizes()
-        return recording.wait_until(lambda: recording.covered(sizes), timeout)
+        return recording.wait_until(lambda: recording.covered(sizes), deadline - time.monotonic())
 
     def wait(self, timeout: float = 10.0) -> str | None:
         """Wait until the run is on the server; its id there, or None if it is not within ``timeout`` seconds."""

@@ -24,6 +24,7 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 MODES: Final = ("online", "offline", "disabled")
 UPLOADERS: Final = ("process", "thread")
+DEVICE_VALUES: Final = ("eager", "lazy")
 DEFAULT_ROOT: Final = Path("mlops_runs")
 DEFAULT_EXPERIMENT: Final = "Default"
 REQUEST_SECONDS: Final = 30.0
@@ -66,6 +67,8 @@ class Settings:
     root_is_explicit: bool
     mode: str
     uploader: str
+    device_values: str
+    """Whether values on a device are waited for in the log call ("eager"), or by a thread ("lazy")."""
     tracking_uri: str | None
     """Without credentials; None records locally."""
     username: str | None
@@ -113,6 +116,7 @@ def from_arguments(
         root=Path(root if root is not None else DEFAULT_ROOT).expanduser().absolute(),
         root_is_explicit=root is not None,
         mode="offline" if chosen_mode == "online" and uri is None else chosen_mode,
+        device_values=_choice("device_values", None, "MLOPS_DEVICE_VALUES", DEVICE_VALUES, env, "eager"),
         uploader=_choice("uploader", uploader, "MLOPS_UPLOADER", UPLOADERS, env, "process"),
         tracking_uri=uri,
         username=username,

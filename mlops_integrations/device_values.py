@@ -1,0 +1,151 @@
+"""Values that lie on a device: copied from there without waiting for it, and recorded when the copy has arrived.
+
+Opt-in, ``MLOPS_DEVICE_VALUES=lazy``. To read a value from a GPU is to wait until the GPU has computed it; a loop that
+logs each step waits each step. Here the device is told to copy the value as it will be at this point of its work, and
+a thread waits instead. What has not arrived when the process dies is gone: the one exception to "a returned log call
+survives the process". Imports no framework: it asks the value itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from mlops_integrations.journal.records import Metrics, Value
+from mlops_integrations.recording import Recording
+from mlops_integrations.values import NotANumberError
+
+MOST: Final = 1_000
+"""Values under way at most; further ones are waited for, as without this."""
+
+Arriving: TypeAlias = Callable[[], object]
+"""Waits for a value's copy, and returns it."""
+
+
+class Call(NamedTuple):
+    """What one log call has left for later."""
+
+    time: int
+    values: list[tuple[str, Arriving, int]]
+
+
+class DeviceValues:
+    """One run's values under way, in the order of their log calls, and the thread that records them."""
+
+    def __init__(self, recording: Recording, number: Callable[[object, object], Value | None]) -> None:
+        self._recording = recording
+        self._number = number
+        self._changed = threading.Condition()
+        self._calls: deque[Call] = deque()
+        self._under_way = 0
+        self._at_work = False
+        recording.before_end = self.settle
+
+    def leave(self, value: object) -> Arriving | None:
+        """How to get the value later; None where it is to be taken now."""
+        if self._recording.off is not None or self._under_way >= MOST:
+            return None
+        return arriving(value)
+
+    def add(self, call: Call) -> None:
+        """Record these values when they have arrived; an ended run is re-opened now."""
+        self._recording.reopen()
+        with self._changed:
+            self._calls.append(call)
+            self._under_way += len(call.values)
+            if self._at_work:
+                return
+            self._at_work = True
+        try:
+            threading.Thread(target=self._work, name="mlops-device-values", daemon=True).start()
+        except RuntimeError:  # at the interpreter's exit no thread can be started any more
+            self._work()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until all is recorded. What has not arrived by then is given up, counted and said."""
+        with self._changed:
+            if self._changed.wait_for(lambda: not self._at_work, max(0.0, seconds)):
+                return
+            lost, self._under_way = self._under_way, 0
+            self._calls.clear()
+        self._recording.lose("device value that had not arrived at the end", lost)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is recorded; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._at_work, max(0.0, seconds))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._calls:
+                    self._at_work = False
+                    self._changed.notify_all()
+                    return
+                call = self._calls[0]
+            arrived = [(key, self._arrived(key, get), step) for key, get, step in call.values]
+            kept = [(key, value, step) for key, value, step in arrived if value is not None]
+            with self._changed:
+                if not self._calls or self._calls[0] is not call:  # given up meanwhile
+                    continue
+                self._calls.popleft()
+                self._under_way -= len(call.values)
+                if kept:
+                    self._recording.append(Metrics(call.time, kept), len(kept), points=True)
+
+    def _arrived(self, key: str, get: Arriving) -> Value | None:
+        try:
+            value = get()
+        except Exception as error:  # foreign code, and a device that may have failed
+            value = _Failed(f"{type(error).__name__}: {error}")
+        return self._number(key, value)
+
+
+class _Failed:
+    """A value whose device has failed: no number, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def item(self) -> float:
+        raise NotANumberError(self._reason)
+
+
+def arriving(value: object) -> Arriving | None:
+    """How to get a device's value later; None for what is here already, or can't be left: it is to be taken now."""
+    try:
+        if hasattr(value, "copy_to_host_async"):
+            return _from_jax(value)
+        device = getattr(getattr(value, "device", None), "type", "cpu")
+        return None if device == "cpu" else _from_torch(value, device)
+    except Exception:  # what can't be left for later says why when it is taken
+        return None
+
+
+def _from_torch(tensor: Any, device: str) -> Arriving | None:
+    """Copies into page-locked memory after what the device has to do before, and before what changes it later."""
+    events = getattr(sys.modules["torch"], device)
+    if tensor.numel() != 1:
+        return None
+    tensor = tensor.detach()
+    copy = tensor.new_empty(tensor.shape, device="cpu", pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    copied = events.Event()
+    copied.record()
+
+    def get() -> object:
+        copied.synchronize()
+        return copy
+
+    return get
+
+
+def _from_jax(array: Any) -> Arriving | None:
+    """JAX's arrays do not change; one that was donated since raises when it is read, which is counted."""
+    if array.size != 1 or array.is_ready():
+        return None
+    array.copy_to_host_async()
+    return lambda: array
