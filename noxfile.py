@@ -118,6 +118,16 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Ours beside the peers, side by side; about 40 minutes, wants a quiet machine. Name parts to measure fewer."""
+    session.install("torch", *CONSTRAINTS)
+    session.install(".[accelerate,cli,keras,lightning,transformers]", *group("bench"), *CONSTRAINTS)
+    for part in session.posargs or ("log_call", "delivery", "loops", "size", "start_stop"):
+        session.run("python", "-m", f"benchmarks.{part}", env={"PYTHONPATH": "tests"})
+    session.run("python", "-m", "benchmarks.report")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style."""
     session.install(*group("lint"))

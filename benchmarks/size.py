@@ -19,7 +19,7 @@ from benchmarks import stub_server
 from benchmarks.measure import alone, save
 from benchmarks.trackers import some_metrics
 
-POINTS: Final = (1_000, 10_000, 100_000, 1_000_000)
+POINTS: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 KEYS: Final = (1, 10, 100, 1_000, 10_000)
 RUNS: Final = (1, 10, 100, 1_000)
 
