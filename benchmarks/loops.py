@@ -32,7 +32,7 @@ OURS: Final = {"here": "process", "here, thread": "thread", "here, no server": "
 LOOPS: Final = {
     "Lightning": [NONE, CHEAPEST, *OURS, "MLflow", "W&B offline", "TensorBoard"],
     "Trainer": [NONE, *OURS, "MLflow", "W&B offline", "TensorBoard", "Trackio"],
-    "Keras": [NONE, CHEAPEST, *OURS, "MLflow", "W&B offline"],
+    "Keras": [NONE, CHEAPEST, *OURS, "MLflow"],  # W&B's callback wants TensorFlow
 }
 
 
@@ -158,7 +158,7 @@ def transformers(name: str, steps: int, directory: Path, uri: str) -> Stopwatch:
     return watch
 
 
-def keras(name: str, steps: int, directory: Path, uri: str) -> Stopwatch:
+def keras(name: str, steps: int, _directory: Path, uri: str) -> Stopwatch:
     """``fit`` of one dense layer on JAX, logging each batch."""
     import keras as framework
     import numpy as np
@@ -182,12 +182,6 @@ def keras(name: str, steps: int, directory: Path, uri: str) -> Stopwatch:
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment("bench")
         callbacks.append(mlflow.keras.MlflowCallback(log_every_epoch=False, log_every_n_steps=1))
-    elif name == "W&B offline":
-        import wandb
-        from wandb.integration.keras import WandbMetricsLogger
-
-        wandb.init(mode="offline", dir=directory, project="bench")
-        callbacks.append(WandbMetricsLogger(log_freq=1))
     callbacks.append(framework.callbacks.LambdaCallback(on_train_batch_end=watch.step))
     model = framework.Sequential([framework.layers.Input((32,)), framework.layers.Dense(2)])
     model.compile(optimizer="sgd", loss="mse")

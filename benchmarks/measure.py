@@ -75,7 +75,7 @@ def some_work() -> int:
 
 
 def alone(module: str, *arguments: str, timeout: float = 900.0, env: Mapping[str, str] | None = None) -> Any:
-    """What ``python -m module arguments`` prints last, as JSON: a process of its own, which nothing else has touched.
+    """What ``python -m module arguments`` prints, as JSON: a process of its own, which nothing else has touched.
 
     Raises:
         RuntimeError: it failed.
@@ -90,7 +90,7 @@ def alone(module: str, *arguments: str, timeout: float = 900.0, env: Mapping[str
     )
     if done.returncode != 0:
         raise RuntimeError(f"{module} {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
 
 def save(name: str, figures: object) -> None:
