@@ -69,12 +69,12 @@ class Sender:
     def begin(self, positions: Mapping[str, int]) -> None:
         """A chunk that ends there is about to be sent."""
         if not self.names_writes:
-            self._doubtful = self._left_behind
+            self._doubtful = self._left_behind or self._state.is_unsure
             return
         sending = self._state.sending
         if sending is None or sending.positions != positions:
             # Another chunk than the one that was on its way has other names.
-            self._doubtful = sending is not None
+            self._doubtful = sending is not None or self._state.is_unsure
             self._name(positions)
 
     def commit(self) -> None:

@@ -196,6 +196,37 @@ def test_after_a_death_without_names(backend: Remembering, uploader: Make, recor
     assert (delivering.state.doubled, delivering.state.sending) == (0, None)
 
 
+@pytest.mark.parametrize("token_seconds", [0.0, 3600.0], ids=["without names", "with names"])
+def test_after_a_cursor_was_lost(
+    backend: Remembering,
+    uploader: Make,
+    record: Record,
+    run: RunDirectory,
+    server: FakeMlflow,
+    clock: Any,
+    token_seconds: float,
+) -> None:
+    """All that was recorded by then may be there, not only the first chunk, and whichever uploader comes to it."""
+    backend.limits = replace(backend.limits, token_seconds=token_seconds)
+    record(2_500, end=False).close()
+    uploader(backend).drain()
+    before = len(backend.sent())
+    cursor.cursor_path(run.path, server.uri).write_bytes(b"")
+    backend.there = lambda batch: Batch([metric for metric in batch.metrics if metric[0] == "late"])
+    again = uploader(backend)
+    again._on_progress = lambda _: _die()
+    with pytest.raises(Crash):
+        again.drain()
+    uploader(backend).drain()
+    assert [1_000, 1_000, 500] == [len(batch.metrics) for batch in backend.compared]
+    record(10, key="late")
+
+    uploader(backend).drain()
+
+    assert [10] == [len(batch.metrics) for _, _, batch in backend.sent()[before:]]
+    assert [1_000, 1_000, 500, 10][: 4 if token_seconds == 0.0 else 3] == [len(one.metrics) for one in backend.compared]
+
+
 def test_a_name_that_is_not_valid_any_more(backend: Remembering, uploader: Make, record: Record) -> None:
     """It is compared, and what is missing is sent by another name."""
     record(10)

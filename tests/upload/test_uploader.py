@@ -241,6 +241,50 @@ def test_a_deleted_run_is_no_poison(server: FakeMlflow, uploader: Make, record: 
     assert state.points == 10
 
 
+def test_a_run_that_is_deleted_while_a_culprit_is_looked_for(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """Its refusals are no proof against what was halved at that moment: nothing is set aside, and nothing lost."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    for step in range(64):
+        journal.append(Metrics(1_000 + step, [("poison" if step == 10 else "loss", float(step), step)]))
+    journal.finish(End(9_000, "FINISHED"))
+    server.refuse_metric("poison")
+    delivering = uploader()
+    halving = len([1 for _ in ("params", "whole", "half", "quarter")])
+
+    def stop() -> bool:
+        if server.requests.count("runs/log-batch") == halving:
+            server.run("baseline").deleted = True
+        return False
+
+    delivering._asking._around.stop = stop
+    with pytest.raises(StoppedByServerError, match="deleted on the server"):
+        delivering.drain()
+    assert not run.refused.exists()
+    (made,) = server.runs.values()
+    made.deleted = False
+
+    uploader().drain()
+
+    assert server.run("baseline").metrics == expected(64) - {("loss", 10.0, 1_010, 10)}
+    assert 1 == len(run.refused.read_text().splitlines())
+
+
+def test_why_a_run_ended_is_told_however_ill_the_server_is(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """The reason is a record like others: internal errors, while other writes are done, do not make it go missing."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    journal.finish(End(9_000, "FAILED", "ValueError: no"))
+    server.answer_next("runs/log-batch", 500, times=6, body={"error_code": "INTERNAL_ERROR"})
+
+    assert uploader().drain() == Result(delivered=True, closed=True)
+
+    made = server.run("baseline")
+    assert ("FAILED", "ValueError: no") == (made.status, made.tags["mlops.exit.reason"])
+
+
 def test_texts_over_the_limit_are_cut_and_counted(
     server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
 ) -> None:
