@@ -58,7 +58,7 @@ def log_calls(seed: int, count: int, *, poison: bool = False) -> Iterator[LogCal
             yield Tags(at, {f"tag {rng.randrange(5)}": f"{number} {_text(rng)}"})
         else:
             step = number if rng.random() < 0.95 else rng.choice([-number, 2**63 - 1 - number, -(2**63) + number])
-            chosen = rng.sample(keys, rng.randint(1, 5)) if rng.random() < 0.97 else [f"m{n}" for n in range(450)]
+            chosen = rng.sample(keys, rng.randint(1, 5)) if rng.random() < 0.97 else [f"m{n}" for n in range(200)]
             values = [(key, _value(rng), step) for key in chosen]
             if poison and rng.random() < 0.01:
                 values.append((rng.choice([POISON, BAD_NAME]), float(number), step))

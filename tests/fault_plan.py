@@ -22,6 +22,7 @@ class Fault(enum.Enum):
     HALF_JSON = "done, half a JSON text"
     PAGE_DONE = "done, 200 with a page for people"
     GATEWAY_DONE = "done, 504"
+    INTERNAL_DONE = "done, 500, INTERNAL_ERROR"
     RESET = "reset"
     RESET_IN_BODY = "reset in the middle of the body"
     HUNG = "no answer"
@@ -44,7 +45,7 @@ class Fault(enum.Enum):
 
 DONE_FIRST = {
     Fault.LOST_RESET, Fault.LOST_CLOSED, Fault.LOST_HUNG, Fault.HALF, Fault.HALF_RESET, Fault.HALF_JSON,
-    Fault.PAGE_DONE, Fault.GATEWAY_DONE,
+    Fault.PAGE_DONE, Fault.GATEWAY_DONE, Fault.INTERNAL_DONE,
 }  # fmt: skip
 SLOW = {Fault.LOST_HUNG, Fault.LATE, Fault.HUNG}
 """These cost the client's time-out, which is real time."""
@@ -52,9 +53,12 @@ STATUSES = {
     Fault.THROTTLED: 429, Fault.THROTTLED_SECONDS: 429, Fault.THROTTLED_DATE: 429, Fault.INTERNAL: 500,
     Fault.INTERNAL_CODE: 500, Fault.BAD_GATEWAY: 502, Fault.UNAVAILABLE: 503, Fault.UNAVAILABLE_SECONDS: 503,
     Fault.UNAVAILABLE_CODE: 503, Fault.GATEWAY: 504, Fault.GATEWAY_DONE: 504, Fault.PAGE: 200, Fault.PAGE_DONE: 200,
-    Fault.NOT_FOUND: 404,    Fault.REDIRECT: 302, Fault.DENIED: 401,
+    Fault.NOT_FOUND: 404, Fault.INTERNAL_DONE: 500,    Fault.REDIRECT: 302, Fault.DENIED: 401,
 }  # fmt: skip
-CODES = {Fault.INTERNAL_CODE: "INTERNAL_ERROR", Fault.UNAVAILABLE_CODE: "TEMPORARILY_UNAVAILABLE"}
+CODES = {
+    Fault.INTERNAL_CODE: "INTERNAL_ERROR", Fault.INTERNAL_DONE: "INTERNAL_ERROR",
+    Fault.UNAVAILABLE_CODE: "TEMPORARILY_UNAVAILABLE",
+}  # fmt: skip
 
 
 class Plan:

@@ -84,9 +84,10 @@ class FaultyServer:
         plan: which requests fail.
         prompt: what comes late is done before anything else that is asked, since behind is a store that keeps
             duplicates: only by looking can a client know what was done, and nobody can see the future.
+        ahead: seconds from now to the date of a ``Retry-After``; on a clock of its own, a client can't obey it exactly.
     """
 
-    def __init__(self, answers: Answers, plan: Plan, *, prompt: bool = False) -> None:
+    def __init__(self, answers: Answers, plan: Plan, *, prompt: bool = False, ahead: float = 3.0) -> None:
         self.faults: Counter[Fault] = Counter()
         self.requests: list[str] = []
         self.strayed: list[str] = []
@@ -95,6 +96,7 @@ class FaultyServer:
         """Called before and after a request is done that no fault meets."""
         self._answers = answers
         self._prompt = prompt
+        self.ahead = ahead
         self._plan: Plan | None = plan
         self._lock = threading.RLock()
         self._late: list[_Late] = []
@@ -105,6 +107,7 @@ class FaultyServer:
         self._restart_at: tuple[float, float] | None = None
         self._restart_wanted = 0
         self._connections: set[socket.socket] = set()
+        self._hung_up = threading.Condition()
         self._port = 0
         self._server = self._bind()
         self._port = self._server.server_port
@@ -167,8 +170,10 @@ class FaultyServer:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
-        for connection in self._connections.copy():
-            reset(connection)
+        with self._hung_up:
+            for connection in self._connections.copy():
+                reset(connection)
+            assert self._hung_up.wait_for(lambda: not self._connections, _HANG_SECONDS)
 
     def foresee(self, call: str) -> Fault | None:
         """What will become of the next request, for clients that have no time to wait for an answer in vain."""
@@ -209,6 +214,17 @@ class FaultyServer:
             if fault is Fault.LATE and self._plan is not None:
                 self._late.append(_Late(request, self._plan.some(6)))
 
+    def connected(self, connection: socket.socket) -> None:
+        """A client has come."""
+        with self._hung_up:
+            self._connections.add(connection)
+
+    def hung_up(self, connection: socket.socket) -> None:
+        """A connection is no more."""
+        with self._hung_up:
+            self._connections.discard(connection)
+            self._hung_up.notify_all()
+
     def do(self, request: Request) -> tuple[int, bytes]:
         """Have it done."""
         with self._lock:
@@ -240,12 +256,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.server_in_front._connections.add(self.connection)
+        self.server_in_front.connected(self.connection)
 
     def finish(self) -> None:
-        self.server_in_front._connections.discard(self.connection)
-        super().finish()
+        with contextlib.suppress(OSError):  # the client is gone
+            super().finish()
         self.connection.close()
+        self.server_in_front.hung_up(self.connection)
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):  # the client is gone
@@ -302,7 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in {Fault.THROTTLED_SECONDS, Fault.UNAVAILABLE_SECONDS}:
             headers["Retry-After"] = "3"
         elif fault is Fault.THROTTLED_DATE:
-            headers["Retry-After"] = email.utils.formatdate(time.time() + 3.0, usegmt=True)
+            headers["Retry-After"] = email.utils.formatdate(time.time() + self.server_in_front.ahead, usegmt=True)
         elif fault is Fault.REDIRECT:
             headers["Location"] = f"{self.server_in_front.uri}/elsewhere"
         elif fault in {Fault.PAGE, Fault.PAGE_DONE, Fault.NOT_FOUND}:

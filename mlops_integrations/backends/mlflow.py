@@ -146,7 +146,7 @@ class MlflowBackend:
         if not batch.metrics or self._is_sql_store():
             return Outcome(Kind.OK, batch)
         kept: set[tuple[str, Value, int, int]] = set()
-        for key in {metric[0] for metric in batch.metrics}:
+        for key in dict.fromkeys(metric[0] for metric in batch.metrics):
             found = self._get("metrics/get-history", {"run_id": run_id, "metric_key": key})
             history = taken(found, "the metric's history", _history)
             if history.ok and history.value is not None:

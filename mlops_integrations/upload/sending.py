@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
-from mlops_integrations.backends.base import Backend, Batch, Kind, Outcome
+from mlops_integrations.backends.base import Backend, Batch, Kind, Metric, Outcome
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.upload.asking import Asking
@@ -104,7 +104,7 @@ class Sender:
             if self._names_are_old():
                 self._rename()
             if (unclear or self._doubtful) and left.metrics:
-                missing = self._backend.missing(run_id, left)
+                missing = self._unsent(run_id, left)
                 if missing.value is None:
                     return missing.bare()
                 left = missing.value
@@ -123,9 +123,25 @@ class Sender:
             return suspect and self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
 
         outcome = self._asking.ask(attempt, full=full, is_hopeless=is_hopeless)
+        if outcome.suspect and not outcome.ok:
+            self._doubtful = True  # it may have been done all the same; its parts are other writes
         if outcome.ok and self._doubtful and self.names_writes:
             self._doubled += len(left.metrics)
         return outcome
+
+    def _unsent(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+        """What the server does not hold yet, asked name by name: a failure costs one question, not all of them."""
+        by_name: dict[str, list[Metric]] = {}
+        for metric in batch.metrics:
+            by_name.setdefault(metric[0], []).append(metric)
+        missing: list[Metric] = []
+        for metrics in by_name.values():
+            part = Batch(metrics)
+            found = self._asking.ask(lambda part=part: self._backend.missing(run_id, part))  # type: ignore[misc]
+            if found.value is None:
+                return found
+            missing += found.value.metrics
+        return Outcome(Kind.OK, Batch(missing, batch.params, batch.tags))
 
     def _names_are_old(self) -> bool:
         sending = self._state.sending

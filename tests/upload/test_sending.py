@@ -227,6 +227,19 @@ def test_after_a_cursor_was_lost(
     assert [1_000, 1_000, 500, 10][: 4 if token_seconds == 0.0 else 3] == [len(one.metrics) for one in backend.compared]
 
 
+def test_internal_errors_after_the_write(backend: Remembering, uploader: Make, record: Record) -> None:
+    """What is done and answered with internal errors each time is halved: the halves are compared before they go."""
+    backend.limits = replace(backend.limits, token_seconds=0.0)
+    record(10)
+    ill = Outcome(Kind.RETRY, message="oops", code="INTERNAL_ERROR", ambiguous=True, suspect=True)
+    backend.after_send = lambda outcome: ill if backend.writes[-1][2].metrics else outcome
+    backend.there = lambda batch: batch if len(backend.sent()) < 4 else Batch()
+
+    assert uploader(backend).drain() == Result(delivered=True, closed=True)
+
+    assert 4 == len(backend.sent())
+
+
 def test_a_name_that_is_not_valid_any_more(backend: Remembering, uploader: Make, record: Record) -> None:
     """It is compared, and what is missing is sent by another name."""
     record(10)
