@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mlops_integrations.journal.records import Metrics, Params, Tags
-from strict_store import Point
+from mlops_integrations.run import Run
+from real_mlflow import comparable
+from strict_store import Point, Store
 
 LogCall: TypeAlias = Metrics | Params | Tags
 
@@ -92,6 +94,11 @@ class Content:
         else:
             self.tags |= call.values
 
+    def in_sql(self) -> Content:
+        """As MLflow's SQL stores keep it."""
+        points = {(key, comparable(float(value)), at, step) for key, value, at, step in self.points}
+        return Content(points, self.params, self.tags)
+
     def pop_poison(self) -> set[Point]:
         """Those points that the server refuses, which are no longer part of this."""
         poison = {point for point in self.points if point[0] in {POISON, BAD_NAME}}
@@ -110,6 +117,18 @@ class Held:
     tags: dict[str, str]
     status: str
     reason: str | None
+
+
+def held_by(store: Store) -> Callable[[str], Held]:
+    """What a store of our own has of a uid."""
+
+    def look(uid: str) -> Held:
+        runs = store.runs_of(uid)
+        run = runs[0]
+        copies = Counter({point: store.copies[run.run_id, point] for point in run.metrics})
+        return Held(len(runs), copies, run.params, run.tags, run.status, run.tags.get("mlops.exit.reason"))
+
+    return look
 
 
 def differences(acknowledged: Content, on_their_way: Sequence[LogCall], held: Held) -> list[str]:
@@ -141,3 +160,14 @@ def differences(acknowledged: Content, on_their_way: Sequence[LogCall], held: He
 
 def _said(what: str, items: set[tuple[str, str]] | set[Point]) -> list[str]:
     return [f"{len(items)} {what}, such as {min(items, key=repr)!r}"] if items else []
+
+
+def perform(run: Run, call: LogCall) -> None:
+    """Log it, as a user does."""
+    if isinstance(call, Metrics):
+        values = {key: float(value) for key, value, _ in call.values}
+        run.log_metrics(values, step=call.values[0][2], timestamp=call.time)
+    elif isinstance(call, Params):
+        run.log_params(call.values)
+    else:
+        run.set_tags(call.values)

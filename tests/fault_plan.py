@@ -67,11 +67,12 @@ class Plan:
     Args:
         seed: what all is drawn from.
         slow: how many faults may cost the client's time-out.
+        least: how many requests fail at least, as a share.
     """
 
-    def __init__(self, seed: str, slow: int) -> None:
+    def __init__(self, seed: str, slow: int, least: float = 0.05) -> None:
         self._rng = random.Random(seed)
-        self._rate = self._rng.uniform(0.05, 0.6)
+        self._rate = self._rng.uniform(least, 0.6)
         self._slow = slow
         self._sticky: tuple[Fault, str | None] | None = None
         self._left = 0

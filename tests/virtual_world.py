@@ -22,7 +22,7 @@ from msgspec import structs
 from requests.adapters import HTTPAdapter
 
 import mlops_integrations
-from conservation import BAD_NAME, POISON, START, Content, Held, LogCall, differences, log_calls
+from conservation import BAD_NAME, POISON, START, Content, LogCall, differences, held_by, log_calls
 from fault_plan import SLOW, Plan
 from faulty_server import FaultyServer, Request
 from mlops_integrations.backends.base import open_backend
@@ -311,7 +311,7 @@ class World:
         logged = self.training.acknowledged
         expected = Content(set(logged.points), logged.params, logged.tags)
         poison = expected.pop_poison()
-        held = self.held()
+        held = held_by(self.store)(self._uid)
         wrong = differences(expected, [], held)
         if (held.status, held.reason or None) not in self._endings():
             wrong.append(f"ended as {self._endings()}, and the server says {held.status}, {held.reason}")
@@ -323,13 +323,6 @@ class World:
         assert [] == wrong, "\n".join([when, *wrong])
         self.tried.update({"points": len(expected.points), "requests": len(self.server.requests)} if self._over else {})
         self.tried["poison"] += len(poison)
-
-    def held(self) -> Held:
-        """What the server has of the run."""
-        runs = self.store.runs_of(self._uid)
-        run = runs[0]
-        copies = Counter({point: self.store.copies[run.run_id, point] for point in run.metrics})
-        return Held(len(runs), copies, run.params, run.tags, run.status, run.tags.get("mlops.exit.reason"))
 
     def _endings(self) -> list[tuple[str, str | None]]:
         end = self.training.end

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from conservation import TRIED
+
 if sys.platform != "linux":
     pytest.skip("faults are made with Linux's own means", allow_module_level=True)
 
@@ -25,3 +27,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("program"):
         if shutil.which(marker.args[0]) is None:
             pytest.skip(f"needs {marker.args[0]}, which is not on this machine")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in numbers what was tried."""
+    for what, counts in TRIED.items():
+        terminalreporter.write_line(f"{what}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
