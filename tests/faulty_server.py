@@ -90,6 +90,7 @@ class FaultyServer:
     def __init__(self, answers: Answers, plan: Plan, *, prompt: bool = False, ahead: float = 3.0) -> None:
         self.faults: Counter[Fault] = Counter()
         self.requests: list[str] = []
+        self.late_creations = 0
         self.strayed: list[str] = []
         """What came to the place that a redirection leads to."""
         self.on_request: Callable[[Request, bool], None] = lambda _request, _done: None
@@ -213,6 +214,7 @@ class FaultyServer:
                     self._answers(late.request)
             if fault is Fault.LATE and self._plan is not None:
                 self._late.append(_Late(request, self._plan.some(6)))
+                self.late_creations += request.call == "runs/create"
 
     def connected(self, connection: socket.socket) -> None:
         """A client has come."""

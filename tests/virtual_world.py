@@ -319,6 +319,9 @@ class World:
             wrong.append(str(result))
         wrong += [f"{text} would be lost in silence" for text in self.store.malformed]
         wrong += [f"credentials went to {place}" for place in self.server.strayed]
+        made = sum(run.tags.get("mlops.uid") == self._uid for run in self.store.runs.values())
+        if made - 1 > self.server.late_creations:
+            wrong.append(f"{made} runs were made, the empty ones deleted")  # which is for those alone that come late
         wrong += self._about_poison(poison)
         assert [] == wrong, "\n".join([when, *wrong])
         self.tried.update({"points": len(expected.points), "requests": len(self.server.requests)} if self._over else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,18 +68,6 @@ def test_real_processes(tmp_path: Path) -> None:
         return RealWorld(seed, directory, server, held_by(store)), server
 
     play_all(list(seeds(24, 12)), "real_processes", make)
-
-
-@pytest.fixture
-def mlflow(tmp_path: Path) -> Iterator[MlflowServer]:
-    """A real server."""
-    pytest.importorskip("mlflow")
-    directory = tmp_path / "mlflow"
-    directory.mkdir()
-    running = MlflowServer(directory)
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.mark.timeout(3600)
