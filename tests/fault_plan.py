@@ -80,9 +80,12 @@ class Plan:
     def draw(self, call: str) -> Fault | None:
         """What becomes of the next request."""
         rng = self._rng
-        if self._left and self._sticky is not None and self._sticky[1] in {None, call}:
-            self._left -= 1
-            return self._sticky[0]
+        if self._sticky is not None and self._sticky[1] in {None, call}:
+            fault, self._left = self._sticky[0], self._left - 1
+            if self._left >= 0:
+                return fault
+            self._sticky = None
+            return None  # what lasts comes to an end: a client that has waited long enough gets through
         if rng.random() >= self._rate:
             return None
         fault = rng.choice([fault for fault in Fault if self._slow or fault not in SLOW])
@@ -91,7 +94,7 @@ class Plan:
         self._slow -= fault in SLOW
         if fault in STATUSES and rng.random() < _STICKY:
             everywhere = fault is Fault.NOT_FOUND or rng.random() < 0.5
-            self._sticky, self._left = (fault, None if everywhere else call), rng.randint(1, 12)
+            self._sticky, self._left = (fault, None if everywhere else call), rng.randint(1, 7)
         return fault
 
     def some(self, most: int) -> int:

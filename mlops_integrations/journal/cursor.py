@@ -44,7 +44,9 @@ class Cursor(msgspec.Struct):
     sending: Sending | None = None
     """What lies behind ``positions`` and may have been sent."""
     unsure: dict[str, int] = {}
-    """Up to where in each journal file the server may hold what this cursor knows nothing of: another one was lost."""
+    """Up to where in each journal file something may have been sent: by an uploader that died, or by way of a cursor
+    that was lost.
+    """
     doubled: int = 0
     """Values sent again after the server had forgotten the first time's name, and did not show them: perhaps twice."""
     dialect: str | None = None

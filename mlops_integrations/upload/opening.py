@@ -129,7 +129,7 @@ class Opening:
         self._state.run_id = run.run_id
         self._state.experiment_id = run.experiment_id
         self._state.url = self._backend.run_url(run.experiment_id, run.run_id)
-        self._state.status = run.status
+        self._state.status, self._state.reason = run.status, run.reason
         self._asking.save(durable=True)
 
     def parent_run_id(self, spec: RunSpec) -> str | None:

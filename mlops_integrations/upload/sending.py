@@ -50,8 +50,6 @@ class Sender:
         self._state = state
         self._asking = asking
         self._uid = uid
-        self._left_behind = state.run_id is not None
-        """What is to be sent may have been sent before, by an uploader that died."""
         self._doubtful = False
         """Of this chunk something may be there that the server does not know by its name."""
         self._doubled = 0
@@ -69,7 +67,11 @@ class Sender:
     def begin(self, positions: Mapping[str, int]) -> None:
         """A chunk that ends there is about to be sent."""
         if not self.names_writes:
-            self._doubtful = self._left_behind or self._state.is_unsure
+            # The next uploader may cut its chunks elsewhere: it is to know how far this one may have come.
+            self._doubtful = self._state.is_unsure
+            known = self._state.unsure
+            self._state.unsure = {name: max(end, known.get(name, 0)) for name, end in positions.items()}
+            self._asking.save()
             return
         sending = self._state.sending
         if sending is None or sending.positions != positions:
@@ -82,7 +84,7 @@ class Sender:
         self._state.sending = None
         self._state.doubled += self._doubled
         self._doubled = 0
-        self._left_behind = self._doubtful = False
+        self._doubtful = False
 
     def post(self, batch: Batch, *, suspect_after: int = SUSPECT_AFTER) -> Outcome[None]:
         """Send until the server has taken or refused it.

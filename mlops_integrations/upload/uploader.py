@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.backends.base import Backend, Batch, Kind, Outcome
+from mlops_integrations.backends.base import EXIT_REASON_TAG, Backend, Batch, Kind, Outcome
 from mlops_integrations.journal import cursor, ending
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.ending import Ending
@@ -32,7 +32,6 @@ _OLDER_LENGTHS: Final = (5_000, 500, 250)
 """What servers of earlier years keep of a text, in characters: learnt by trying."""
 _POLL_SECONDS: Final = 0.1
 NOT_FINITE: Final = "not a finite number"
-EXIT_REASON_TAG: Final = "mlops.exit.reason"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Protocol
 import pytest
 from msgspec import structs
 
-from fake_mlflow import FakeMlflow
+from fake_mlflow import FakeMlflow, FakeRun
 from mlops_integrations.backends.base import Backend, Kind, Outcome, open_backend
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
@@ -394,6 +394,22 @@ def test_a_run_that_goes_on_is_running_again(server: FakeMlflow, uploader: Make,
     run = server.run("baseline")
     assert (run.status, run.end_time, run.tags["mlops.exit.reason"]) == ("FAILED", 9_500, "ValueError: late")
     assert run.metrics == expected(5) | expected(5, "again")
+
+
+def test_why_a_run_ended_before_is_not_why_it_ends_now(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """A run of the server that was killed, say, and goes on from another directory: its old reason does not stay."""
+    server.experiments["fake"] = "1"
+    server.runs["abc"] = FakeRun("abc", "1", "baseline", 1, "KILLED", tags={"mlops.exit.reason": "SIGKILL"})
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake", resume_run_id="abc"))
+    journal.append(Metrics(1_000, [("loss", 0.0, 0)]))
+    journal.finish(End(9_000, "FINISHED"))
+
+    uploader().drain()
+
+    made = server.run("baseline")
+    assert ("FINISHED", "") == (made.status, made.tags["mlops.exit.reason"])
 
 
 def test_half_a_line_of_a_dead_writer_does_not_hold_up_the_end(
