@@ -42,72 +42,30 @@ class RefusedError(Exception):
         self.code = code
 
 
-class FakeMlflow:
-    """The endpoints that the uploader calls, on a port of its own. A context manager.
-
-    ``requests`` lists the calls as they came ("runs/create"), ``authorizations`` their headers.
-    """
+class FakeStore:
+    """What the endpoints that the uploader calls do."""
 
     def __init__(self) -> None:
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, FakeRun] = {}
-        self.requests: list[str] = []
-        self.authorizations: list[str | None] = []
-        self._scripted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._poison: dict[str, tuple[int, str]] = {}
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-mlflow")
-
-    @property
-    def uri(self) -> str:
-        """The tracking URI."""
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> FakeMlflow:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def run(self, name: str) -> FakeRun:
         """The only run of this name that is not deleted."""
         (found,) = [run for run in self.runs.values() if run.name == name and not run.deleted]
         return found
 
-    def answer_next(self, call: str, status: int, times: int = 1, body: dict[str, Any] | None = None) -> None:
-        """Answer the next calls of this name ("runs/create") with this status, and do nothing else."""
-        with self._changed:
-            self._scripted.setdefault(call, []).extend([(status, body or {})] * times)
-
     def refuse_metric(self, key: str, status: int = 400, code: str = "INVALID_PARAMETER_VALUE") -> None:
         """Refuse every batch with a metric of this name."""
         self._poison[key] = status, code
 
-    def wait_for(self, call: str, times: int = 1) -> None:
-        """Wait until a call of this name has come so many times."""
+    def do(self, call: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Do one call ("runs/create"); status and body of the answer."""
+        endpoint = getattr(self, "_" + re.sub(r"\W", "_", call), None)
+        if endpoint is None:
+            return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": call}
         with self._changed:
-            came = self._changed.wait_for(lambda: self.requests.count(call) >= times, _DEADLINE)
-        assert came, f"{call} did not come {times} times: {self.requests}"
-
-    def answer(self, call: str, body: dict[str, Any], authorization: str | None) -> tuple[int, dict[str, Any]]:
-        """Do one call; status and body of the answer."""
-        with self._changed:
-            self.requests.append(call)
-            self.authorizations.append(authorization)
-            self._changed.notify_all()
-            scripted = self._scripted.get(call)
-            if scripted:
-                return scripted.pop(0)
-            endpoint = getattr(self, "_" + re.sub(r"\W", "_", call), None)
-            if endpoint is None:
-                return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": call}
             try:
                 return 200, endpoint(body)
             except RefusedError as error:
@@ -177,6 +135,58 @@ class FakeMlflow:
         if run is None:
             raise _missing(f"run {body['run_id']}")
         return run
+
+
+class FakeMlflow(FakeStore):
+    """The endpoints on a port of their own. A context manager.
+
+    ``requests`` lists the calls as they came ("runs/create"), ``authorizations`` their headers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[str] = []
+        self.authorizations: list[str | None] = []
+        self._scripted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-mlflow")
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> FakeMlflow:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def answer_next(self, call: str, status: int, times: int = 1, body: dict[str, Any] | None = None) -> None:
+        """Answer the next calls of this name ("runs/create") with this status, and do nothing else."""
+        with self._changed:
+            self._scripted.setdefault(call, []).extend([(status, body or {})] * times)
+
+    def wait_for(self, call: str, times: int = 1) -> None:
+        """Wait until a call of this name has come so many times."""
+        with self._changed:
+            came = self._changed.wait_for(lambda: self.requests.count(call) >= times, _DEADLINE)
+        assert came, f"{call} did not come {times} times: {self.requests}"
+
+    def answer(self, call: str, body: dict[str, Any], authorization: str | None) -> tuple[int, dict[str, Any]]:
+        """Do one call, or what the test wants instead; status and body of the answer."""
+        with self._changed:
+            self.requests.append(call)
+            self.authorizations.append(authorization)
+            self._changed.notify_all()
+            scripted = self._scripted.get(call)
+            return scripted.pop(0) if scripted else self.do(call, body)
 
 
 def _missing(what: str) -> RefusedError:

@@ -24,6 +24,9 @@ DIALECTS: Final = ("mlflow", "mlflow-1.0", "mlflow-preview", "oracle-aidp")
 UID_TAG: Final = "mlops.uid"
 """The tag by which a run is found again when the reply to its creation was lost."""
 
+EXIT_REASON_TAG: Final = "mlops.exit.reason"
+"""Why a run ended, where it did not simply finish."""
+
 Metric: TypeAlias = tuple[str, Value, int, int]
 """Key, value, time in ms since 1970, step."""
 
@@ -129,6 +132,8 @@ class ServerRun:
     """False: deleted on the server."""
     empty: bool
     """Holds no metric and no parameter."""
+    reason: str | None = None
+    """Why it ended, if that was ever said."""
 
 
 class Backend(Protocol):

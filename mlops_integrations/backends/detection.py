@@ -26,7 +26,20 @@ _NO_SUCH_CALL: Final = frozenset({requests.codes.not_found, requests.codes.metho
 
 
 def detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
-    """The dialect of a server."""
+    """The dialect of a server. An early one only if the server says so twice.
+
+    What a call is answered with by a gateway whose server is just starting looks as if there were no such call.
+    """
+    found = _detect(tracking_uri, transport)
+    if found.value in {EARLY, PREVIEW}:
+        again = _detect(tracking_uri, transport)
+        if again.value not in {found.value, MLFLOW}:
+            return Outcome(Kind.RETRY, None, again.message or f"the server spoke {found.value}, then {again.value}")
+        return again
+    return found
+
+
+def _detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
     base = tracking_uri.rstrip("/")
     modern = transport.get(f"{base}/api/2.0/mlflow/experiments/get", {"experiment_id": "0"})
     if _is_mlflow(modern, "experiment"):
@@ -46,7 +59,8 @@ def _is_mlflow(reply: Reply, wanted: str) -> bool:
         return False
     if reply.status == requests.codes.ok:
         return wanted in reply.body or not reply.body  # lists that are empty are left out
-    return isinstance(reply.body.get("error_code"), str) and outcome_of(reply).kind is Kind.REFUSED
+    code = reply.body.get("error_code")
+    return isinstance(code, str) and code != "ENDPOINT_NOT_FOUND" and outcome_of(reply).kind is Kind.REFUSED
 
 
 def _retyped(outcome: Outcome[dict[str, Any]]) -> Outcome[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import requests
 
 from mlops_integrations.backends import artifact_roots, reading
 from mlops_integrations.backends.base import (
@@ -145,7 +146,7 @@ class MlflowBackend:
         if not batch.metrics or self._is_sql_store():
             return Outcome(Kind.OK, batch)
         kept: set[tuple[str, Value, int, int]] = set()
-        for key in {metric[0] for metric in batch.metrics}:
+        for key in dict.fromkeys(metric[0] for metric in batch.metrics):
             found = self._get("metrics/get-history", {"run_id": run_id, "metric_key": key})
             history = taken(found, "the metric's history", _history)
             if history.ok and history.value is not None:
@@ -159,6 +160,9 @@ class MlflowBackend:
         """Whether the server says so; those before 3 do not tell."""
         if self._store_type is None:
             reply = self._transport.get(f"{self._uri}/api/3.0/mlflow/server-info", {})
+            answered = reply.status == requests.codes.ok and reply.body is not None
+            if not answered and reply.status not in {requests.codes.not_found, requests.codes.method_not_allowed}:
+                return False  # for the moment
             self._store_type = str((reply.body or {}).get("store_type", "unknown"))
         return self._store_type == "SqlStore"
 

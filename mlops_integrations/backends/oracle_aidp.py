@@ -156,7 +156,7 @@ class OracleBackend:
     def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
         """What of the metrics their histories do not hold; parameters and tags may be sent twice."""
         wanted, kept = set(batch.metrics), set[Metric]()
-        for key in {metric[0] for metric in batch.metrics}:
+        for key in dict.fromkeys(metric[0] for metric in batch.metrics):
             query = {"run_id": run_id, "metric_key": key, "max_results": str(_HISTORY_PAGE)}
             for page in self._pages(lambda more, query=query: self._get("metrics/get-history", {**query, **more})):  # type: ignore[misc]
                 if page.kind is Kind.REFUSED:  # a metric that was never logged

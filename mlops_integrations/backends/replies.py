@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 import requests
 
-from mlops_integrations.backends.base import Kind, Outcome, ServerRun
+from mlops_integrations.backends.base import EXIT_REASON_TAG, Kind, Outcome, ServerRun
 from mlops_integrations.backends.http import Reply, printable
 
 T = TypeVar("T")
@@ -89,4 +89,5 @@ def server_run(run: dict[str, Any]) -> ServerRun:
         status=str(info.get("status", "")),
         active=info.get("lifecycle_stage", "active") == "active",
         empty=not data.get("metrics") and not data.get("params"),
+        reason=next((tag["value"] for tag in data.get("tags") or () if tag["key"] == EXIT_REASON_TAG), None),
     )

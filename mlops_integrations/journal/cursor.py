@@ -43,6 +43,10 @@ class Cursor(msgspec.Struct):
     """Journal file name -> bytes of it that are acknowledged or set aside."""
     sending: Sending | None = None
     """What lies behind ``positions`` and may have been sent."""
+    unsure: dict[str, int] = {}
+    """Up to where in each journal file something may have been sent: by an uploader that died, or by way of a cursor
+    that was lost.
+    """
     doubled: int = 0
     """Values sent again after the server had forgotten the first time's name, and did not show them: perhaps twice."""
     dialect: str | None = None
@@ -92,6 +96,11 @@ class Cursor(msgspec.Struct):
             ended.reason,
             ended.time,
         )
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether what comes next may be on the server already."""
+        return any(self.positions.get(name, 0) < size for name, size in self.unsure.items())
 
     @property
     def stopped(self) -> bool:

@@ -124,11 +124,16 @@ def of_run(writers: Sequence[Writer]) -> Ending | None:
         known.append((writer, ended))
     if not known:
         return None
-    told = max((each.end.time for each in writers if each.end is not None and not each.end.provisional), default=-1)
+    # Within one ms a run may end and be re-opened: then the later file is the later one.
+    ends = ((each.end, number) for number, each in enumerate(writers))
+    told = max(
+        ((end.time, number) for end, number in ends if end is not None and not end.provisional), default=(-1, -1)
+    )
     last: tuple[int, int] = (-2, -1)
     for number, (writer, found) in enumerate(known):
         said = writer.begin if writer.end is None else writer.end.time
-        bystander = (writer.end is None and said <= told) or (writer.rank > 0 and found.status in {FINISHED, RUNNING})
+        silent = writer.end is None and (said, number) <= told
+        bystander = silent or (writer.rank > 0 and found.status in {FINISHED, RUNNING})
         last = max(last, (-1 if bystander else said, number))
     _, ended = known[last[1]]
     causes = [found for writer, found in known if writer.rank > 0 and found.status == FAILED and writer.end is not None]

@@ -96,7 +96,7 @@ class Asking:
             attempt += 1
             if is_hopeless(attempt, outcome):
                 self.answered()
-                return Outcome(Kind.REFUSED, None, outcome.message, outcome.code)
+                return Outcome(Kind.REFUSED, None, outcome.message, outcome.code, suspect=outcome.suspect)
             self.trouble(outcome)
             self.back_off(attempt, outcome)
 

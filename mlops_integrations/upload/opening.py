@@ -8,6 +8,7 @@ been a success it looks several times: a slow server may still be at it.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -32,11 +33,12 @@ class Opening:
         self._state = state
         self._asking = asking
 
-    def open(self, spec: RunSpec, *, known_elsewhere: bool = False) -> None:
+    def open(self, spec: RunSpec, sizes: Mapping[str, int], *, known_elsewhere: bool = False) -> None:
         """Give the cursor the run's id on the server.
 
         Args:
             spec: the run.
+            sizes: of its journal files.
             known_elsewhere: it was delivered before, to another address, which may be the same server's.
 
         Raises:
@@ -50,15 +52,16 @@ class Opening:
             token = token_of(spec.uid, self._state, "experiments/create", name)
             opened = self._asking.ask(lambda: self._backend.open_experiment(name, number, token))
             self._state.experiment_id = _value(opened)
-        if spec.rank > 0:
-            self._adopt(self._await(spec.uid))
-            return
         left_behind = self._state.intent is not None
+        before = sizes if left_behind or known_elsewhere else {}
+        if spec.rank > 0:
+            self._adopt(self._await(spec.uid), before)
+            return
         self._state.intent = int(time.time() * 1000)
         self._state.ambiguous |= left_behind
         self._asking.save(durable=True)
         pauses = (0.0, *_LOOK_PAUSES) if left_behind else (0.0,) * known_elsewhere
-        self._adopt(self._look(spec.uid, pauses) or self._create(spec))
+        self._adopt(self._look(spec.uid, pauses) or self._create(spec), before)
 
     def _create(self, spec: RunSpec) -> ServerRun:
         experiment_id = self._state.experiment_id or ""
@@ -120,11 +123,13 @@ class Opening:
             raise StoppedByServerError(f"run {run.run_id} is deleted on the server: restore it there")
         return run
 
-    def _adopt(self, run: ServerRun) -> None:
+    def _adopt(self, run: ServerRun, before: Mapping[str, int] | None = None) -> None:
+        if before and not run.empty:
+            self._state.unsure = dict(before)  # what it holds has come from there, by way of another cursor
         self._state.run_id = run.run_id
         self._state.experiment_id = run.experiment_id
         self._state.url = self._backend.run_url(run.experiment_id, run.run_id)
-        self._state.status = run.status
+        self._state.status, self._state.reason = run.status, run.reason
         self._asking.save(durable=True)
 
     def parent_run_id(self, spec: RunSpec) -> str | None:

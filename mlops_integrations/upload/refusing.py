@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,10 @@ from mlops_integrations.backends.base import Batch, Outcome
 from mlops_integrations.journal.cursor import Cursor
 
 _REASON_LENGTH: Final = 500
+_SECOND_CHANCES: Final = (1.0, 4.0, 25.0)
+"""Seconds before the server is asked again for what it has failed at."""
+_MORE_CHANCES: Final = (60.0, 60.0)
+"""Likewise, if it has taken nothing at all: perhaps it fails at everything of this kind, for the moment."""
 
 
 class Refusals:
@@ -70,6 +74,58 @@ class Refusals:
             self._state.refused[reason] = self._state.refused.get(reason, 0) + count
             self._state.refused_first.setdefault(reason, self._first[reason])
         self._lines, self._counts, self._first = [], {}, {}
+
+
+def sift(
+    batch: Batch,
+    send: Callable[[Batch], Outcome[None]],
+    set_aside: Callable[[Batch, Outcome[None]], None],
+    refused: Outcome[None],
+    wait: Callable[[float], None],
+) -> int:
+    """Deliver all of a refused batch but the culprits.
+
+    What a server says no to is set aside at once. What it only fails at may be innocent, and the server in trouble:
+    that is sent again some time later, all of it together, a few times.
+
+    Args:
+        batch: what was refused.
+        send: one request.
+        set_aside: called with each culprit.
+        refused: the answer to the batch.
+        wait: called with seconds.
+
+    Returns:
+        How many items were taken.
+    """
+    chances = [*_SECOND_CHANCES, *_MORE_CHANCES]
+    suspects: list[tuple[Batch, Outcome[None]]] = []
+
+    def judge(part: Batch, why: Outcome[None]) -> None:
+        if why.suspect:
+            suspects.append((part, why))
+        else:
+            set_aside(part, why)
+
+    taken = divide(batch, send, judge, refused)
+    while suspects and chances and (taken == 0 or len(chances) > len(_MORE_CHANCES)):
+        wait(chances.pop(0))
+        again = joined([part for part, _ in suspects])
+        suspects.clear()
+        outcome = send(again)
+        taken += len(again) if outcome.ok else divide(again, send, judge, outcome)
+    for part, why in suspects:
+        set_aside(part, why)
+    return taken
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """One batch with the content of all."""
+    return Batch(
+        [item for part in parts for item in part.metrics],
+        [item for part in parts for item in part.params],
+        [item for part in parts for item in part.tags],
+    )
 
 
 def divide(

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
-from mlops_integrations.backends.base import Backend, Batch, Kind, Outcome
+from mlops_integrations.backends.base import Backend, Batch, Kind, Metric, Outcome
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.upload.asking import Asking
@@ -50,8 +50,6 @@ class Sender:
         self._state = state
         self._asking = asking
         self._uid = uid
-        self._left_behind = state.run_id is not None
-        """What is to be sent may have been sent before, by an uploader that died."""
         self._doubtful = False
         """Of this chunk something may be there that the server does not know by its name."""
         self._doubled = 0
@@ -69,12 +67,16 @@ class Sender:
     def begin(self, positions: Mapping[str, int]) -> None:
         """A chunk that ends there is about to be sent."""
         if not self.names_writes:
-            self._doubtful = self._left_behind
+            # The next uploader may cut its chunks elsewhere: it is to know how far this one may have come.
+            self._doubtful = self._state.is_unsure
+            known = self._state.unsure
+            self._state.unsure = {name: max(end, known.get(name, 0)) for name, end in positions.items()}
+            self._asking.save()
             return
         sending = self._state.sending
         if sending is None or sending.positions != positions:
             # Another chunk than the one that was on its way has other names.
-            self._doubtful = sending is not None
+            self._doubtful = sending is not None or self._state.is_unsure
             self._name(positions)
 
     def commit(self) -> None:
@@ -82,7 +84,7 @@ class Sender:
         self._state.sending = None
         self._state.doubled += self._doubled
         self._doubled = 0
-        self._left_behind = self._doubtful = False
+        self._doubtful = False
 
     def post(self, batch: Batch, *, suspect_after: int = SUSPECT_AFTER) -> Outcome[None]:
         """Send until the server has taken or refused it.
@@ -104,7 +106,7 @@ class Sender:
             if self._names_are_old():
                 self._rename()
             if (unclear or self._doubtful) and left.metrics:
-                missing = self._backend.missing(run_id, left)
+                missing = self._unsent(run_id, left)
                 if missing.value is None:
                     return missing.bare()
                 left = missing.value
@@ -123,9 +125,25 @@ class Sender:
             return suspect and self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
 
         outcome = self._asking.ask(attempt, full=full, is_hopeless=is_hopeless)
+        if outcome.suspect and not outcome.ok:
+            self._doubtful = True  # it may have been done all the same; its parts are other writes
         if outcome.ok and self._doubtful and self.names_writes:
             self._doubled += len(left.metrics)
         return outcome
+
+    def _unsent(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+        """What the server does not hold yet, asked name by name: a failure costs one question, not all of them."""
+        by_name: dict[str, list[Metric]] = {}
+        for metric in batch.metrics:
+            by_name.setdefault(metric[0], []).append(metric)
+        missing: list[Metric] = []
+        for metrics in by_name.values():
+            part = Batch(metrics)
+            found = self._asking.ask(lambda part=part: self._backend.missing(run_id, part))  # type: ignore[misc]
+            if found.value is None:
+                return found
+            missing += found.value.metrics
+        return Outcome(Kind.OK, Batch(missing, batch.params, batch.tags))
 
     def _names_are_old(self) -> bool:
         sending = self._state.sending

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.backends.base import Backend, Batch, Kind, Outcome
+from mlops_integrations.backends.base import EXIT_REASON_TAG, Backend, Batch, Kind, Outcome
 from mlops_integrations.journal import cursor, ending
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.ending import Ending
@@ -24,7 +24,7 @@ from mlops_integrations.upload.batches import Chunk, requests_of
 from mlops_integrations.upload.fsync import JournalSync
 from mlops_integrations.upload.opening import Opening
 from mlops_integrations.upload.pacing import Pacer
-from mlops_integrations.upload.refusing import Refusals, divide
+from mlops_integrations.upload.refusing import Refusals, sift
 from mlops_integrations.upload.sending import Sender, token_of
 from mlops_integrations.upload.writers import Writers
 
@@ -32,7 +32,6 @@ _OLDER_LENGTHS: Final = (5_000, 500, 250)
 """What servers of earlier years keep of a text, in characters: learnt by trying."""
 _POLL_SECONDS: Final = 0.1
 NOT_FINITE: Final = "not a finite number"
-EXIT_REASON_TAG: Final = "mlops.exit.reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Uploader:
             full = self._fill()
             hurry = self._asking.woken() or hurry or ended is not None
             if self.state.run_id is None:
-                self._opening.open(self._spec, known_elsewhere=self._is_known_elsewhere())
+                self._opening.open(self._spec, self._run.sizes(), known_elsewhere=self._is_known_elsewhere())
             orphaned = ended is not None and self._writers.final
             if self._chunk:
                 at_once = (full or until is not None) and not self._pacer.strained
@@ -279,9 +278,13 @@ class Uploader:
         taken = len(batch)
         if not refused.ok:
             self._ask_whether_the_run_is_the_trouble()
-            taken = divide(batch, lambda half: self._sender.post(half, suspect_after=1), self._set_aside, refused)
+            taken = sift(batch, self._post_part, self._set_aside, refused, self._asking.wait)
+            self._ask_whether_the_run_is_the_trouble()  # once more: it may have been deleted in the middle of this
         if batch.metrics:
             self._taken += taken
+
+    def _post_part(self, part: Batch) -> Outcome[None]:
+        return self._sender.post(part, suspect_after=1)
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch without what the server surely refuses, and with its texts cut to what it keeps."""
@@ -346,20 +349,21 @@ class Uploader:
         if self._spec.parent is not None and not self.state.parent_set:
             parent = self._opening.parent_run_id(self._spec)
             if parent is not None:
-                self._sender.post(Batch(tags=[("mlflow.parentRunId", parent)]))
+                self._send(Batch(tags=[("mlflow.parentRunId", parent)]))
                 self.state.parent_set = True
 
     def _set_status(self, status: str, reason: str | None, time: int | None) -> None:
         run_id = self.state.run_id or ""
         if self._spec.rank == 0 or status == ending.FAILED:  # else that is for the process of rank 0 to say
             if reason != self.state.reason:
-                self._sender.post(self._fit(Batch(tags=[(EXIT_REASON_TAG, reason or "")])))
+                self._send(Batch(tags=[(EXIT_REASON_TAG, reason or "")]))
             at = None if status == ending.RUNNING else time
             token = token_of(self._spec.uid, self.state, "runs/update", status, at)
             updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, at, token))
             if not updated.ok:
                 raise StoppedByServerError(updated.message)
         self.state.status, self.state.reason, self.state.status_time = status, reason, time or 0
+        self._refusals.commit()
         self._asking.save(durable=True)
         self._on_progress(self.state)
 

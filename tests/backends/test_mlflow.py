@@ -255,3 +255,18 @@ def test_halves_hold_the_whole() -> None:
         [*first.metrics, *second.metrics], [*first.params, *second.params], [*first.tags, *second.tags]
     )
     assert len(batch) == len(first) + len(second)
+
+
+@pytest.mark.parametrize("trouble", [b"<h1>Bad Gateway</h1>", b'{"error_code": "INTERNAL_ERROR"}'])
+def test_what_kind_of_store_it_is(server: Any, trouble: bytes) -> None:
+    """A server that does not tell for the moment is asked again; until then it is read back what it holds."""
+    server.answer(502, trouble)
+    server.answer(200, b'{"metrics": [{"key": "loss", "value": 0.5, "timestamp": 1, "step": 0}]}')
+    server.answer(200, b'{"store_type": "SqlStore"}')
+    backend = MlflowBackend(server.url, Transport(Access(timeout=5.0)))
+    batch = Batch([("loss", 0.5, 1, 0), ("loss", 0.25, 2, 1)])
+
+    assert [("loss", 0.25, 2, 1)] == backend.missing("r", batch).value.metrics  # type: ignore[union-attr]
+    assert batch == backend.missing("r", batch).value
+    assert batch == backend.missing("r", batch).value
+    assert 3 == len(server.requests)

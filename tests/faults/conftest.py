@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from conservation import TRIED
+from real_mlflow import MlflowServer
+from trainer import Trainer
 
 if sys.platform != "linux":
     pytest.skip("faults are made with Linux's own means", allow_module_level=True)
@@ -25,3 +31,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("program"):
         if shutil.which(marker.args[0]) is None:
             pytest.skip(f"needs {marker.args[0]}, which is not on this machine")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in numbers what was tried."""
+    for what, counts in TRIED.items():
+        terminalreporter.write_line(f"{what}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A real server that stays up for all tests."""
+    pytest.importorskip("mlflow")
+    running = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    """A place to run training scripts in."""
+    directory = tmp_path / "work"
+    directory.mkdir()
+    return Trainer(directory)

@@ -172,6 +172,10 @@ RUNS = {
         [wrote(TRAINER, "FINISHED", 5), wrote(WORKER, None, 2, gone=TERMINATED)],
         "FINISHED",
     ),
+    "re-opened in the ms of its end, then killed": (
+        [wrote(TRAINER, "FINISHED", 2), wrote(TRAINER, None, 2, gone=TERMINATED)],
+        "KILLED",
+    ),
     "requeued": ([wrote(TRAINER, "RUNNING", 1)], "RUNNING"),
     "requeued, then logged on and terminated": (
         [wrote(TRAINER, "RUNNING", 1), wrote(TRAINER, None, 2, gone=TERMINATED)],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlops_integrations.backends.base import Batch, Kind, Metric, Outcome
 from mlops_integrations.journal.cursor import Cursor
-from mlops_integrations.upload.refusing import Refusals, divide
+from mlops_integrations.upload.refusing import Refusals, divide, sift
 
 REFUSED: Outcome[None] = Outcome(Kind.REFUSED, None, "bad", "BAD")
 
@@ -61,6 +61,52 @@ def test_one_culprit_is_found_in_few_requests() -> None:
     server = Server({617})
     divide(Batch(metrics(1_000)), server.send, lambda *_: None, REFUSED)
     assert server.asked <= 2 * 10
+
+
+FAILED: Outcome[None] = Outcome(Kind.REFUSED, None, "oops", "INTERNAL_ERROR", suspect=True)
+
+
+class FailingServer(Server):
+    """Fails at poison each time; and at everything, for the first requests."""
+
+    def __init__(self, poison: set[int], ill: int) -> None:
+        super().__init__(poison)
+        self.ill = ill
+
+    def send(self, batch: Batch) -> Outcome[None]:
+        outcome = super().send(batch)
+        if self.asked > self.ill:
+            return outcome if outcome.ok else FAILED
+        if outcome.ok:
+            del self.taken[-len(batch) :]
+        return FAILED
+
+
+@pytest.mark.parametrize("ill", [0, 1, 7, 25, 60])
+def test_what_a_server_only_fails_at_gets_more_chances(ill: int) -> None:
+    """A server that fails at everything for some requests costs no innocent, and a culprit is found all the same."""
+    server, aside, waits = FailingServer({5}, ill), [], []
+    taken = sift(Batch(metrics(20)), server.send, lambda part, _: aside.append(part), FAILED, waits.append)
+
+    assert [item for item in metrics(20) if item[3] != 5] == sorted(server.taken, key=lambda item: item[3])
+    assert 19 == taken
+    assert [metrics(20)[5]] == [metric for part in aside for metric in part.metrics]
+    assert [1.0, 4.0, 25.0] == waits
+
+
+def test_a_batch_of_culprits_is_given_up_in_the_end() -> None:
+    """Where nothing at all is taken the server gets more time; then all is set aside, and the rest may go on."""
+    server, aside, waits = FailingServer(set(range(4)), 0), [], []
+    assert 0 == sift(Batch(metrics(4)), server.send, lambda part, _: aside.append(part), FAILED, waits.append)
+    assert metrics(4) == [metric for part in aside for metric in part.metrics]
+    assert [1.0, 4.0, 25.0, 60.0, 60.0] == waits
+
+
+def test_a_clear_no_needs_no_second_chance() -> None:
+    """What the server says no to is set aside at once."""
+    server, aside, waits = Server({3}), [], []
+    assert 7 == sift(Batch(metrics(8)), server.send, lambda part, _: aside.append(part), REFUSED, waits.append)
+    assert ([metrics(8)[3]], []) == ([metric for part in aside for metric in part.metrics], waits)
 
 
 def test_params_and_tags() -> None:

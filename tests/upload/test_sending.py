@@ -16,7 +16,7 @@ from mlops_integrations.backends.http import Transport
 from mlops_integrations.backends.oracle_aidp import OracleBackend
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Sending
-from mlops_integrations.journal.records import Header, Metrics, RunSpec
+from mlops_integrations.journal.records import Header, Metrics, Params, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.settings import Access
@@ -194,6 +194,75 @@ def test_after_a_death_without_names(backend: Remembering, uploader: Make, recor
     assert len(again[2].metrics) == 100
     assert {name for call, name, _ in backend.writes if call == "send"} == {""}
     assert (delivering.state.doubled, delivering.state.sending) == (0, None)
+
+
+@pytest.mark.parametrize("token_seconds", [0.0, 3600.0], ids=["without names", "with names"])
+def test_after_a_cursor_was_lost(
+    backend: Remembering,
+    uploader: Make,
+    record: Record,
+    run: RunDirectory,
+    server: FakeMlflow,
+    clock: Any,
+    token_seconds: float,
+) -> None:
+    """All that was recorded by then may be there, not only the first chunk, and whichever uploader comes to it."""
+    backend.limits = replace(backend.limits, token_seconds=token_seconds)
+    record(2_500, end=False).close()
+    uploader(backend).drain()
+    before = len(backend.sent())
+    cursor.cursor_path(run.path, server.uri).write_bytes(b"")
+    backend.there = lambda batch: Batch([metric for metric in batch.metrics if metric[0] == "late"])
+    again = uploader(backend)
+    again._on_progress = lambda _: _die()
+    with pytest.raises(Crash):
+        again.drain()
+    uploader(backend).drain()
+    assert [1_000, 1_000, 500] == [len(batch.metrics) for batch in backend.compared]
+    record(10, key="late")
+
+    uploader(backend).drain()
+
+    assert [10] == [len(batch.metrics) for _, _, batch in backend.sent()[before:]]
+    assert [1_000, 1_000, 500] == [len(batch.metrics) for batch in backend.compared]
+
+
+def test_after_a_death_in_a_chunk_that_is_cut_elsewhere(
+    backend: Remembering, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """Who goes on may end its first chunk sooner: what the dead one had sent beyond is in doubt all the same."""
+    backend.limits = replace(backend.limits, token_seconds=0.0)
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    many = {f"p{number}": "" for number in range(150)}
+    journal.append(Params(1, {"p": "1"}))
+    journal.append(Params(1, many))
+    journal.append(Metrics(1_000, [("loss", 0.5, 0)]))
+    journal.append(Metrics(1_001, [("loss", 0.25, 1)]))
+    journal.close()
+    backend.after_send = lambda outcome: outcome if not backend.sent() else _die()
+    with pytest.raises(Crash):
+        uploader(backend).drain()
+    (first,) = backend.sent()
+    assert 1 == len(first[2].metrics)
+    backend.after_send = lambda outcome: outcome
+    backend.there = lambda batch: Batch([metric for metric in batch.metrics if metric[3] == 1])
+
+    uploader(backend).drain()
+
+    assert [("loss", 0.25, 1_001, 1)] == [metric for _, _, batch in backend.sent()[1:] for metric in batch.metrics]
+
+
+def test_internal_errors_after_the_write(backend: Remembering, uploader: Make, record: Record) -> None:
+    """What is done and answered with internal errors each time is halved: the halves are compared before they go."""
+    backend.limits = replace(backend.limits, token_seconds=0.0)
+    record(10)
+    ill = Outcome(Kind.RETRY, message="oops", code="INTERNAL_ERROR", ambiguous=True, suspect=True)
+    backend.after_send = lambda outcome: ill if backend.writes[-1][2].metrics else outcome
+    backend.there = lambda batch: batch if len(backend.sent()) < 4 else Batch()
+
+    assert uploader(backend).drain() == Result(delivered=True, closed=True)
+
+    assert 4 == len(backend.sent())
 
 
 def test_a_name_that_is_not_valid_any_more(backend: Remembering, uploader: Make, record: Record) -> None:

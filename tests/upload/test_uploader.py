@@ -15,7 +15,7 @@ from typing import Protocol
 import pytest
 from msgspec import structs
 
-from fake_mlflow import FakeMlflow
+from fake_mlflow import FakeMlflow, FakeRun
 from mlops_integrations.backends.base import Backend, Kind, Outcome, open_backend
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
@@ -241,6 +241,50 @@ def test_a_deleted_run_is_no_poison(server: FakeMlflow, uploader: Make, record: 
     assert state.points == 10
 
 
+def test_a_run_that_is_deleted_while_a_culprit_is_looked_for(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """Its refusals are no proof against what was halved at that moment: nothing is set aside, and nothing lost."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    for step in range(64):
+        journal.append(Metrics(1_000 + step, [("poison" if step == 10 else "loss", float(step), step)]))
+    journal.finish(End(9_000, "FINISHED"))
+    server.refuse_metric("poison")
+    delivering = uploader()
+    halving = len([1 for _ in ("params", "whole", "half", "quarter")])
+
+    def stop() -> bool:
+        if server.requests.count("runs/log-batch") == halving:
+            server.run("baseline").deleted = True
+        return False
+
+    delivering._asking._around.stop = stop
+    with pytest.raises(StoppedByServerError, match="deleted on the server"):
+        delivering.drain()
+    assert not run.refused.exists()
+    (made,) = server.runs.values()
+    made.deleted = False
+
+    uploader().drain()
+
+    assert server.run("baseline").metrics == expected(64) - {("loss", 10.0, 1_010, 10)}
+    assert 1 == len(run.refused.read_text().splitlines())
+
+
+def test_why_a_run_ended_is_told_however_ill_the_server_is(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """The reason is a record like others: internal errors, while other writes are done, do not make it go missing."""
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
+    journal.finish(End(9_000, "FAILED", "ValueError: no"))
+    server.answer_next("runs/log-batch", 500, times=6, body={"error_code": "INTERNAL_ERROR"})
+
+    assert uploader().drain() == Result(delivered=True, closed=True)
+
+    made = server.run("baseline")
+    assert ("FAILED", "ValueError: no") == (made.status, made.tags["mlops.exit.reason"])
+
+
 def test_texts_over_the_limit_are_cut_and_counted(
     server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
 ) -> None:
@@ -350,6 +394,22 @@ def test_a_run_that_goes_on_is_running_again(server: FakeMlflow, uploader: Make,
     run = server.run("baseline")
     assert (run.status, run.end_time, run.tags["mlops.exit.reason"]) == ("FAILED", 9_500, "ValueError: late")
     assert run.metrics == expected(5) | expected(5, "again")
+
+
+def test_why_a_run_ended_before_is_not_why_it_ends_now(
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+) -> None:
+    """A run of the server that was killed, say, and goes on from another directory: its old reason does not stay."""
+    server.experiments["fake"] = "1"
+    server.runs["abc"] = FakeRun("abc", "1", "baseline", 1, "KILLED", tags={"mlops.exit.reason": "SIGKILL"})
+    journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake", resume_run_id="abc"))
+    journal.append(Metrics(1_000, [("loss", 0.0, 0)]))
+    journal.finish(End(9_000, "FINISHED"))
+
+    uploader().drain()
+
+    made = server.run("baseline")
+    assert ("FINISHED", "") == (made.status, made.tags["mlops.exit.reason"])
 
 
 def test_half_a_line_of_a_dead_writer_does_not_hold_up_the_end(
