@@ -5,6 +5,7 @@ Knows how to keep records and what to tell the user; knows nothing of metrics, p
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -168,7 +169,8 @@ class Recording:
             return
         if not writer.exists():
             self.voice.once("deleted", "the run directory %s was deleted: what is logged is lost", self.run.path)
-        self._driver.check()
+        with contextlib.suppress(OSError):  # the directory can't be read at the moment: looked at again soon
+            self._driver.check()
         self.say_news()
         self._write_losses(writer)
 
@@ -213,8 +215,10 @@ class Recording:
             self._in_training = 0
             writer.finish(self._end)
             self._writer = None
-            sizes, mine = self.run.sizes(), writer.path.name
-            self._sizes_at_end = {mine: sizes.get(mine, 0)} if self.spec.rank > 0 else sizes
+            self._sizes_at_end = None
+            with contextlib.suppress(OSError):  # as in ``look``
+                sizes, mine = self.run.sizes(), writer.path.name
+                self._sizes_at_end = {mine: sizes.get(mine, 0)} if self.spec.rank > 0 else sizes
             self._say_losses()
         self.run.wake()
 
@@ -248,7 +252,8 @@ class Recording:
                 self.say_news()
                 self.voice.again("waiting up to %.0f s for delivery (Ctrl-C ends the wait, nothing is lost)", seconds)
             if now >= check_at:
-                self._driver.check()
+                with contextlib.suppress(OSError):
+                    self._driver.check()
                 check_at = now + _CHECK_SECONDS
             time.sleep(min(_GLANCE_SECONDS, deadline - now))
         return True
@@ -266,8 +271,14 @@ class Recording:
         """Whether all of an ended run is on the server, its status too.
 
         Of one that another thread has re-opened since: all that there was when it ended. Of a higher rank than 0: what
-        it has recorded itself; the run's end is the business of rank 0.
+        it has recorded itself; the run's end is the business of rank 0. What can't be looked at is not delivered.
         """
+        try:
+            return self._is_delivered()
+        except OSError:
+            return False
+
+    def _is_delivered(self) -> bool:
         state, end = self.view.now(), self._end
         if self._sizes_at_end is not None and (end is None or self.spec.rank > 0):
             return state is not None and state.covers(self._sizes_at_end)

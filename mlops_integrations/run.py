@@ -245,7 +245,10 @@ class Run:
         recording = self._recording
         if not recording.has_server:
             return False
-        sizes = recording.run.sizes()
+        try:
+            sizes = recording.run.sizes()
+        except OSError:  # it can't be read at the moment
+            return False
         return recording.wait_until(lambda: recording.covered(sizes), timeout)
 
     def wait(self, timeout: float = 10.0) -> str | None:

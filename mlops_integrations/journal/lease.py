@@ -147,6 +147,8 @@ def _file_system_time(beside: Path) -> float:
     try:
         probe.touch(mode=0o600)
         return probe.stat().st_mtime
+    except OSError:  # no space: then by our own clock
+        return time.time()
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from fake_mlflow import FakeMlflow
+from trainer import Trainer
 
 if sys.platform != "linux":
     pytest.skip("faults are made with Linux's own means", allow_module_level=True)
@@ -25,3 +30,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("program"):
         if shutil.which(marker.args[0]) is None:
             pytest.skip(f"needs {marker.args[0]}, which is not on this machine")
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    """A place to run training scripts in."""
+    directory = tmp_path / "work"
+    directory.mkdir()
+    return Trainer(directory)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeMlflow]:
+    """A server of the test's own, that does what it is told."""
+    with FakeMlflow() as running:
+        yield running
