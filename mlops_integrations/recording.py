@@ -29,6 +29,7 @@ _SILENT_SECONDS: Final = 2.0
 
 DISABLED: Final = "tracking is disabled"
 FORKED: Final = "logged in a forked process, which does not own the run"
+DELETED: Final = "the run directory was deleted"
 NO_DIRECTORY: Final = "no directory can be written"
 
 
@@ -167,12 +168,29 @@ class Recording:
         writer = self._writer
         if writer is None:
             return
-        if not writer.exists():
-            self.voice.once("deleted", "the run directory %s was deleted: what is logged is lost", self.run.path)
+        if self._is_deleted(writer):
+            return
         with contextlib.suppress(OSError):  # the directory can't be read at the moment: looked at again soon
             self._driver.check()
         self.say_news()
         self._write_losses(writer)
+
+    def _is_deleted(self, writer: JournalWriter) -> bool:
+        """Whether the journal was deleted under us: from here on everything is lost, and there is nothing to wait for.
+
+        The directory is not made again: whoever deleted it had their reason.
+        """
+        if writer.exists():
+            return False
+        with self.lock:
+            if self.off is None:
+                self.off, self._writer = DELETED, None
+                writer.close()
+                seen = self.view.last
+                delivered = 0 if seen is None else seen.points - (self._delivered_before or 0)
+                lost = max(0, self._points_before + self._points - delivered)
+                self.lose(DELETED, lost, f"{self.run.path}, with {lost:,} points that had not been delivered")
+        return True
 
     def say_news(self) -> None:
         """Tell what the uploader has written down and was not told yet."""
@@ -198,7 +216,9 @@ class Recording:
         """Write the last record of this journal file, unless that is done."""
         with self.lock:
             writer = self._writer
-            if writer is None or self._end is not None:
+            if writer is None or self._end is not None or self._is_deleted(writer):
+                if self.off == DELETED:
+                    self._say_losses()
                 return
             if provisional and status == ending.FINISHED:
                 if self.training_error is not None:
@@ -260,7 +280,9 @@ class Recording:
 
     def _has_stopped(self) -> bool:
         state = self.view.now()
-        return state is not None and state.stopped and state.trouble != self._old_trouble
+        if state is None:
+            return not self.run.path.exists()
+        return state.stopped and state.trouble != self._old_trouble
 
     def covered(self, sizes: Mapping[str, int]) -> bool:
         """Whether journals of these sizes are on the server."""

@@ -25,6 +25,8 @@ def file_name(number: int) -> str:
 
 
 _CLOSED: Final = -1
+_SPOILS: Final = b"#\n"
+"""Ends a torn line: where nothing but its newline was missing, a record that was counted lost would come to life."""
 
 
 class JournalWriter:
@@ -84,7 +86,7 @@ class JournalWriter:
     def _write(self, line: bytes) -> bool:
         with self._lock:
             if self._torn:
-                line = b"\n" + line
+                line = _SPOILS + line
             try:
                 # A closed file's number is -1: it can't be that of a file opened since.
                 written = os.write(self._fd, line)
