@@ -52,6 +52,8 @@ class Recording:
         self._writer: JournalWriter | None = None
         self._end: End | None = None
         self._sizes_at_end: dict[str, int] | None = None
+        self._own_size_at_end: dict[str, int] | None = None
+        """Of our own journal file alone; None where its end could not be written."""
         self._old_trouble: Trouble | None = None
         """What stood in the cursor when we began: of another time, perhaps mended since."""
         self._before: End | None = None
@@ -233,12 +235,14 @@ class Recording:
             self._write_losses(writer)
             self._end = End(now_ms(), status, reason, provisional, self._points)
             self._in_training = 0
-            writer.finish(self._end)
+            kept = writer.finish(self._end)
             self._writer = None
-            self._sizes_at_end = None
+            self._sizes_at_end = self._own_size_at_end = None
             with contextlib.suppress(OSError):  # as in ``look``
                 sizes, mine = self.run.sizes(), writer.path.name
-                self._sizes_at_end = {mine: sizes.get(mine, 0)} if self.spec.rank > 0 else sizes
+                own = {mine: sizes.get(mine, 0)}
+                self._own_size_at_end = own if kept else None
+                self._sizes_at_end = own if self.spec.rank > 0 else sizes
             self._say_losses()
         self.run.wake()
 
@@ -306,10 +310,13 @@ class Recording:
             return state is not None and state.covers(self._sizes_at_end)
         if end is None and not self.run.journals():
             return True
-        if state is None or not state.covers(self.run.sizes()):
+        own = self._own_size_at_end or {}
+        if state is None or not state.covers(own):
             return False
         wanted = self.run.ending()  # which need not be as this process says: others may have their say, too
-        if wanted is None or state.status is None:
+        if wanted is None:
+            return bool(own)  # another process still records: what comes of that, and the run's end, is its business
+        if state.status is None or not state.covers(self.run.sizes()):
             return False
         closed = state.status != ending.RUNNING or wanted.status == ending.RUNNING
         return closed and (end is None or state.status_time >= wanted.time)

@@ -137,8 +137,11 @@ sys.stdin.readline()
 """
 
 
-@pytest.mark.parametrize("drips", [b"", b" "], ids=["never answers", "answers a byte now and then"])
-@pytest.mark.parametrize("how", ["linger", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("how", "drips"),
+    [("linger", b""), ("linger", b" "), ("SIGTERM", b" ")],
+    ids=["no answer", "a byte now and then", "a byte now and then, SIGTERM"],
+)
 def test_it_does_not_outlive_its_time_in_a_request(trainer: Trainer, drips: bytes, how: str) -> None:
     """A request that does not end holds it up no longer than its time after the training's end, or after SIGTERM."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" if drips else b""
