@@ -5,6 +5,7 @@ Knows how to keep records and what to tell the user; knows nothing of metrics, p
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ _SILENT_SECONDS: Final = 2.0
 
 DISABLED: Final = "tracking is disabled"
 FORKED: Final = "logged in a forked process, which does not own the run"
+DELETED: Final = "the run directory was deleted"
 NO_DIRECTORY: Final = "no directory can be written"
 
 
@@ -52,6 +54,8 @@ class Recording:
         self._writer: JournalWriter | None = None
         self._end: End | None = None
         self._sizes_at_end: dict[str, int] | None = None
+        self._own_size_at_end: dict[str, int] | None = None
+        """Of our own journal file alone; None where its end could not be written."""
         self._old_trouble: Trouble | None = None
         """What stood in the cursor when we began: of another time, perhaps mended since."""
         self._before: End | None = None
@@ -173,11 +177,29 @@ class Recording:
         writer = self._writer
         if writer is None:
             return
-        if not writer.exists():
-            self.voice.once("deleted", "the run directory %s was deleted: what is logged is lost", self.run.path)
-        self._driver.check()
+        if self._is_deleted(writer):
+            return
+        with contextlib.suppress(OSError):  # the directory can't be read at the moment: looked at again soon
+            self._driver.check()
         self.say_news()
         self._write_losses(writer)
+
+    def _is_deleted(self, writer: JournalWriter) -> bool:
+        """Whether the journal was deleted under us: from here on everything is lost, and there is nothing to wait for.
+
+        The directory is not made again: whoever deleted it had their reason.
+        """
+        if writer.exists():
+            return False
+        with self.lock:
+            if self.off is None:
+                self.off, self._writer = DELETED, None
+                writer.close()
+                seen = self.view.last
+                delivered = 0 if seen is None else seen.points - (self._delivered_before or 0)
+                lost = max(0, self._points_before + self._points - delivered)
+                self.lose(DELETED, lost, f"{self.run.path}, with {lost:,} points that had not been delivered")
+        return True
 
     def say_news(self) -> None:
         """Tell what the uploader has written down and was not told yet."""
@@ -204,7 +226,9 @@ class Recording:
             self.before_end(self.settings.finish_timeout)
         with self.lock:
             writer = self._writer
-            if writer is None or self._end is not None:
+            if writer is None or self._end is not None or self._is_deleted(writer):
+                if self.off == DELETED:
+                    self._say_losses()
                 return
             if provisional and status == ending.FINISHED:
                 if self.training_error is not None:
@@ -219,10 +243,14 @@ class Recording:
             self._write_losses(writer)
             self._end = End(now_ms(), status, reason, provisional, self._points)
             self._in_training = 0
-            writer.finish(self._end)
+            kept = writer.finish(self._end)
             self._writer = None
-            sizes, mine = self.run.sizes(), writer.path.name
-            self._sizes_at_end = {mine: sizes.get(mine, 0)} if self.spec.rank > 0 else sizes
+            self._sizes_at_end = self._own_size_at_end = None
+            with contextlib.suppress(OSError):  # as in ``look``
+                sizes, mine = self.run.sizes(), writer.path.name
+                own = {mine: sizes.get(mine, 0)}
+                self._own_size_at_end = own if kept else None
+                self._sizes_at_end = own if self.spec.rank > 0 else sizes
             self._say_losses()
         self.run.wake()
 
@@ -256,14 +284,17 @@ class Recording:
                 self.say_news()
                 self.voice.again("waiting up to %.0f s for delivery (Ctrl-C ends the wait, nothing is lost)", seconds)
             if now >= check_at:
-                self._driver.check()
+                with contextlib.suppress(OSError):
+                    self._driver.check()
                 check_at = now + _CHECK_SECONDS
             time.sleep(min(_GLANCE_SECONDS, deadline - now))
         return True
 
     def _has_stopped(self) -> bool:
         state = self.view.now()
-        return state is not None and state.stopped and state.trouble != self._old_trouble
+        if state is None:
+            return not self.run.path.exists()
+        return state.stopped and state.trouble != self._old_trouble
 
     def covered(self, sizes: Mapping[str, int]) -> bool:
         """Whether journals of these sizes are on the server."""
@@ -274,17 +305,26 @@ class Recording:
         """Whether all of an ended run is on the server, its status too.
 
         Of one that another thread has re-opened since: all that there was when it ended. Of a higher rank than 0: what
-        it has recorded itself; the run's end is the business of rank 0.
+        it has recorded itself; the run's end is the business of rank 0. What can't be looked at is not delivered.
         """
+        try:
+            return self._is_delivered()
+        except OSError:
+            return False
+
+    def _is_delivered(self) -> bool:
         state, end = self.view.now(), self._end
         if self._sizes_at_end is not None and (end is None or self.spec.rank > 0):
             return state is not None and state.covers(self._sizes_at_end)
         if end is None and not self.run.journals():
             return True
-        if state is None or not state.covers(self.run.sizes()):
+        own = self._own_size_at_end or {}
+        if state is None or not state.covers(own):
             return False
         wanted = self.run.ending()  # which need not be as this process says: others may have their say, too
-        if wanted is None or state.status is None:
+        if wanted is None:
+            return bool(own)  # another process still records: what comes of that, and the run's end, is its business
+        if state.status is None or not state.covers(self.run.sizes()):
             return False
         closed = state.status != ending.RUNNING or wanted.status == ending.RUNNING
         return closed and (end is None or state.status_time >= wanted.time)

@@ -246,7 +246,10 @@ class Run:
         deadline = time.monotonic() + timeout
         if not self._intake.settle(timeout):
             return False
-        sizes = recording.run.sizes()
+        try:
+            sizes = recording.run.sizes()
+        except OSError:  # it can't be read at the moment
+            return False
         return recording.wait_until(lambda: recording.covered(sizes), deadline - time.monotonic())
 
     def wait(self, timeout: float = 10.0) -> str | None:

@@ -144,6 +144,11 @@ class CursorView:
         self._seen: tuple[int, int] | None = None
         self._cursor: Cursor | None = None
 
+    @property
+    def last(self) -> Cursor | None:
+        """The last one that was seen, though its file may be gone."""
+        return self._cursor
+
     def now(self) -> Cursor | None:
         """The cursor, or None while there is none."""
         if self._path is None:

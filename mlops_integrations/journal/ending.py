@@ -145,8 +145,12 @@ def of_run(writers: Sequence[Writer]) -> Ending | None:
 def _of_writer(writers: Sequence[Writer], number: int) -> Ending | None:
     writer = writers[number]
     found = resolve(writer.end, writer.gone)
-    before = [other for other in writers[:number] if other.identity == writer.identity and other.end is not None]
-    requeued = bool(before) and before[-1].end is not None and before[-1].end.status == RUNNING
+    ends = [other.end for other in writers[:number] if other.identity == writer.identity and other.end is not None]
+    before = ends[-1] if ends else None
+    if found is not None and writer.end is None and before is not None and before.provisional:
+        # A thread has gone on logging while the interpreter was exiting, to the very end: that changes nothing.
+        return resolve(before, writer.gone)
+    requeued = before is not None and before.status == RUNNING
     if found is not None and requeued and found.status == KILLED:
         # Its job went back into the queue: what was logged and how it was ended after that changes nothing.
         return Ending(RUNNING, None, found.time)

@@ -37,6 +37,11 @@ def me() -> Identity:
 
 @functools.lru_cache(maxsize=4)
 def _identity(pid: int) -> Identity:
+    return of(pid)
+
+
+def of(pid: int) -> Identity:
+    """The identity of a process of this machine that lives."""
     return Identity(
         host=socket.gethostname(),
         boot_id=boot_id(),

@@ -63,6 +63,8 @@ class Lease:
             if files.create(self._path, content):
                 return True
             holder = read(self._path)
+            if holder is not None and holder.token == self._holder.token:
+                return True  # letting go of it has failed: it is ours still
             if holder is not None and not _is_void(holder, self._path):
                 return False
             with contextlib.suppress(FileNotFoundError):
@@ -147,6 +149,8 @@ def _file_system_time(beside: Path) -> float:
     try:
         probe.touch(mode=0o600)
         return probe.stat().st_mtime
+    except OSError:  # no space: then by our own clock
+        return time.time()
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()

@@ -40,8 +40,16 @@ class RunDirectory:
         self._ready = path / "side_process"
 
     def journals(self) -> list[Path]:
-        """The journal files, oldest first."""
-        return sorted(self.path.glob("journal-*.jsonl"))
+        """The journal files, oldest first; none where there is no such directory.
+
+        Raises:
+            OSError: the directory can't be read, which says nothing about its files.
+        """
+        try:
+            names = [path.name for path in self.path.iterdir()]  # ``glob`` takes what it can't read for empty
+        except FileNotFoundError:
+            return []
+        return [self.path / name for name in sorted(names) if name.startswith("journal-") and name.endswith(".jsonl")]
 
     def sizes(self) -> dict[str, int]:
         """Name and size in bytes of each journal file."""
@@ -91,15 +99,28 @@ class RunDirectory:
             files.replace(journal.with_suffix(".exit"), msgspec.json.encode(gone), durable=True)
 
     def say_ready(self, *, leaving: bool = False) -> None:
-        """Note that the side process has come up, or that it is about to end."""
-        files.replace(self._ready, str(-os.getpid() if leaving else os.getpid()).encode())
+        """Note that this side process has come up, or that it is about to end. Of several, each has its lines."""
+        with contextlib.suppress(OSError):  # a full disk: it works all the same, or will
+            fd = os.open(self._ready, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(fd, b"%d\n" % (-os.getpid() if leaving else os.getpid()))
+            finally:
+                os.close(fd)
 
     def ready_pid(self) -> int | None:
-        """Which side process came up last; negative: it is about to end, and looks at nothing any more."""
+        """Which side process spoke last; negative: it is about to end, and looks at nothing any more."""
+        words = self._words()
+        return words[-1] if words else None
+
+    def word_of(self, pid: int) -> int | None:
+        """What this side process said last: its number, or the negative of it; None: nothing yet."""
+        return next((word for word in reversed(self._words()) if abs(word) == pid), None)
+
+    def _words(self) -> list[int]:
         try:
-            return int(self._ready.read_bytes())
+            return [int(word) for word in self._ready.read_bytes().split()]
         except (OSError, ValueError):
-            return None
+            return []
 
     def wake(self) -> None:
         """Tell the uploader not to wait any longer with what is there."""

@@ -44,6 +44,8 @@ def file_name(number: int) -> str:
 
 _CLOSED: Final = -1
 _FAILED: Final = -1
+_SPOILS: Final = b"#\n"
+"""Ends a torn line: where nothing but its newline was missing, a record that was counted lost would come to life."""
 
 
 class JournalWriter:
@@ -76,7 +78,7 @@ class JournalWriter:
         line = records.frame(record)
         with self._lock:
             if self._torn:
-                line = b"\n" + line
+                line = _SPOILS + line
             # A closed file's number is -1: it can't be that of a file opened since.
             written = _FAILED
             if other_threads() and self._lock_keeping_write is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mlops_integrations.journal import cursor
-from mlops_integrations.journal.lease import Lease
+from mlops_integrations.journal.lease import Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import InterruptedUploadError, StoppedByServerError, Surroundings
@@ -57,15 +57,16 @@ class Delivery:
         self._destination = destination
         self._refused_by_server = False
         self._disk_trouble: str | None = None
+        self._other: str | None = None
 
     def run(self) -> None:
         """Go on until the run has ended for good and all of it is delivered, or until told to stop."""
         try:
             while not self._stop():
-                if not self._run.journals():
-                    logger.warning("mlops: the run directory was deleted: there is nothing left to deliver")
-                    return
                 try:
+                    if not self._run.journals():
+                        logger.warning("mlops: the run directory was deleted: there is nothing left to deliver")
+                        return
                     self.writers.poll()
                     self._sync.tick()
                     if self._finished() and self._left():
@@ -97,7 +98,10 @@ class Delivery:
 
     def _attempt(self) -> None:
         """Deliver if the lease is to be had."""
-        if self._destination is None or self._refused_by_server or self._lease.asked() or not self._lease.acquire():
+        if self._destination is None or self._refused_by_server or self._lease.asked():
+            return
+        if not self._lease.acquire():
+            self._say_who_delivers()
             return
         try:
             self._follow(self._destination)
@@ -119,8 +123,14 @@ class Delivery:
     def _is_wanted_elsewhere(self) -> bool:
         return not self._lease.keep() or self._stop() or self._lease.asked()
 
+    def _say_who_delivers(self) -> None:
+        holder = live_holder(self._run.path)
+        if holder is not None and holder.token != self._other:
+            self._other = holder.token
+            logger.info("%s delivers; taking over when it is gone", holder)
+
     def _say_disk_trouble(self, error: OSError) -> None:
         text = str(error)
         if text != self._disk_trouble:
             self._disk_trouble = text
-            logger.warning("mlops: the run directory can't be written, trying again: %s", text)
+            logger.warning("mlops: the run directory can't be used, trying again: %s", text)

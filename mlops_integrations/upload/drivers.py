@@ -6,10 +6,8 @@ run of a trainer that died. The thread is for where no process can be started, a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +18,8 @@ from mlops_integrations import settings as settings_module
 from mlops_integrations.journal import cursor, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.settings import Settings
+from mlops_integrations.upload import detached
+from mlops_integrations.upload.detached import Detached
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -34,7 +34,7 @@ class Driver:
     def __init__(self, run: RunDirectory, settings: Settings) -> None:
         self._run = run
         self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Detached | None = None
         self._thread: threading.Thread | None = None
         self._started_at = 0.0
         self._failures = 0
@@ -56,29 +56,27 @@ class Driver:
         process = self._process
         if process is None:
             return
-        if process.poll() is None:
+        if not process.ended():
             late = time.monotonic() - self._started_at > _READY_SECONDS
-            if late and abs(self._run.ready_pid() or 0) != process.pid and not self._has_thread():
+            if late and self._run.word_of(process.pid) is None and not self._has_thread():
                 self._fall_back(f"not ready within {_READY_SECONDS:g} s")
             return
         self._process = None
-        self._failures += process.returncode != 0
+        self._failures += self._run.word_of(process.pid) != -process.pid  # one that ends in order says so before
         if self._work_is_left() and not self._has_thread():
             if self._failures < _MOST_FAILURES:
                 self.start()
             else:
-                self._fall_back(f"it failed {self._failures} times, the last time with code {process.returncode}")
+                self._fall_back(f"it failed {self._failures} times, {self._run.log} may tell why")
 
     def wait_for_end(self, seconds: float) -> None:
-        """Give a side process that has nothing left to do a moment to end, so that it is no zombie."""
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
-                self._process = None
+        """Give a side process that has nothing left to do a moment to end: who looks after us finds nobody."""
+        if self._process is not None and self._process.wait(seconds):
+            self._process = None
 
     def _at_work(self) -> bool:
-        if self._process is not None and self._process.poll() is None:
-            return self._run.ready_pid() != -self._process.pid
+        if self._process is not None and not self._process.ended():
+            return self._run.word_of(self._process.pid) != -self._process.pid
         return self._has_thread() or lease.live_holder(self._run.path) is not None
 
     def _has_thread(self) -> bool:
@@ -102,7 +100,7 @@ class Driver:
         try:
             log = os.open(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                self._process = subprocess.Popen(
+                self._process = detached.start(
                     [
                         sys.executable,
                         "-I",
@@ -111,13 +109,10 @@ class Driver:
                         _parent(pidfd),
                         self._settings.destination or "",
                     ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self._run.path,
-                    env=settings_module.side_process_environment(self._settings, search_path),
-                    start_new_session=True,
-                    pass_fds=() if pidfd is None else (pidfd,),
+                    log=log,
+                    directory=self._run.path,
+                    environment=settings_module.side_process_environment(self._settings, search_path),
+                    descriptors=() if pidfd is None else (pidfd,),
                 )
             finally:
                 os.close(log)
@@ -170,13 +165,7 @@ def _run_thread(delivery: object) -> None:
 
 
 def _no_process_because() -> str | None:
-    if sys.platform == "win32":
-        return "side processes are not supported on Windows"
-    if getattr(sys, "frozen", False):
-        return "this is a frozen program"
-    if not sys.executable:
-        return "sys.executable is empty"
-    return None
+    return "this is a frozen program" if getattr(sys, "frozen", False) else detached.hindrance(sys.executable)
 
 
 def _own_pidfd() -> int | None:

@@ -6,18 +6,26 @@ the search path, and a user's ``requests.py`` would win. What the parent could i
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 _PACKAGE: Final = "mlops_integrations"
 _GRACE_SECONDS: Final = 5.0
+_TICK_SECONDS: Final = 1.0
+_OVERTIME_SECONDS: Final = 2.0
+
+
+class TimeIsOverError(BaseException):
+    """Raised in the middle of a request that does not end: like a kill, it costs nothing that is in the journal."""
 
 
 def load_package() -> None:
@@ -57,8 +65,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     delivery = Delivery(
         run,
         "side process",
-        # A run that was told to end is as good as gone: a search over hundreds of runs must not leave as many of us.
-        lambda: hours.over(training_is_gone=delivery.writers.all_gone or delivery.writers.ended),
+        lambda: hours.over(training_is_gone=delivery.writers.over),
         destination or None,
         settings.access(),
         {(int(pid), start_time or None): int(pidfd)} if pidfd else {},
@@ -66,7 +73,12 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     )
     delivery.writers.poll()
     run.say_ready()
-    delivery.run()
+    hours.watch(lambda: delivery.writers.over_by_now)
+    try:
+        delivery.run()
+    except TimeIsOverError:
+        logging.getLogger(_PACKAGE).info("time is over, in the middle of a request")
+    run.say_ready(leaving=True)
     logging.getLogger(_PACKAGE).info("done")
 
 
@@ -84,16 +96,30 @@ class _Hours:
     def _terminate(self, _number: int, _frame: FrameType | None) -> None:
         self._terminated = True
 
-    def over(self, *, training_is_gone: bool) -> bool:
+    def watch(self, is_gone: Callable[[], bool]) -> None:
+        """See to it that no request holds us up: a server may take minutes, or send a byte now and then for ever."""
+
+        def tick(_number: int, _frame: FrameType | None) -> None:
+            if self.over(training_is_gone=is_gone(), overtime=_OVERTIME_SECONDS):
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                raise TimeIsOverError
+
+        signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, _TICK_SECONDS, _TICK_SECONDS)
+
+    def over(self, *, training_is_gone: bool, overtime: float = 0.0) -> bool:
         now = time.monotonic()
         if not training_is_gone:
             self._gone_at = None
             return False
         self._gone_at = self._gone_at or now
-        return now - self._gone_at > (min(_GRACE_SECONDS, self._linger) if self._terminated else self._linger)
+        linger = min(_GRACE_SECONDS, self._linger) if self._terminated else self._linger
+        return now - self._gone_at > linger + overtime
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(PermissionError):  # whoever leads a session has one of his own
+        os.setsid()
     load_package()
     from mlops_integrations.upload import side_process
 

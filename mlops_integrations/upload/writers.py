@@ -91,6 +91,20 @@ class Writers:
         return bool(self._processes) and self.final
 
     @property
+    def over(self) -> bool:
+        """Nobody is left whom it would be worth waiting for.
+
+        A run that was told to end is as good as gone: a search over hundreds of runs must not leave as many uploaders.
+        """
+        return self.all_gone or self.ended
+
+    @property
+    def over_by_now(self) -> bool:
+        """The same, although nobody polls at the moment. Changes nothing: for signal handlers."""
+        processes = list(self._by_writer.values())
+        return self.over or (bool(processes) and all(process.gone or process.has_ended() for process in processes))
+
+    @property
     def all_gone(self) -> bool:
         """No writer's process is left, but for those of which nothing will ever be known from here."""
         processes = self._processes.values()
@@ -132,6 +146,9 @@ class _Process:
             return kernel.has_ended(self._pidfd)
         self.life = identity.life_of(self.writer, last_sign)
         return self.life is Life.DEAD
+
+    def has_ended(self) -> bool:
+        return self._pidfd is not None and kernel.has_ended(self._pidfd)
 
     def wait_status(self) -> int | None:
         return kernel.wait_status(self.writer, self._pidfd)

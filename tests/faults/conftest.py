@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conservation import TRIED
+from fake_mlflow import FakeMlflow
 from real_mlflow import MlflowServer
 from trainer import Trainer
 
@@ -55,3 +56,10 @@ def trainer(tmp_path: Path) -> Trainer:
     directory = tmp_path / "work"
     directory.mkdir()
     return Trainer(directory)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeMlflow]:
+    """A server of the test's own, that does what it is told."""
+    with FakeMlflow() as running:
+        yield running

@@ -44,6 +44,14 @@ def test_exclusive(tmp_path: Path) -> None:
     assert second.acquire()
 
 
+def test_one_that_could_not_be_let_go_of(tmp_path: Path) -> None:
+    """It stays its holder's, who takes it again: a disk that fails for a moment must not hold it off for ever."""
+    mine = Lease(tmp_path, "side process")
+    assert mine.acquire()
+    assert mine.acquire()
+    assert not Lease(tmp_path, "side process").acquire()
+
+
 def test_says_who_holds_it(tmp_path: Path) -> None:
     """Others read who it is, and that they would have to wait."""
     Lease(tmp_path, "thread").acquire()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.settings import Access
 from mlops_integrations.upload.delivery import Delivery
+from mlops_integrations.upload.detached import Detached
 from mlops_integrations.upload.drivers import Driver
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="side processes, and descriptors of processes")
@@ -29,6 +33,13 @@ def wait_until(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
+
+
+def kill(process: Detached) -> None:
+    """End a side process, if it has not ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(10)
 
 
 @pytest.fixture
@@ -51,8 +62,7 @@ def driver(run: RunDirectory) -> Iterator[Make]:
     yield make
     for known in made:
         if known._process is not None:
-            known._process.kill()
-            known._process.wait(10)
+            kill(known._process)
 
 
 @linux
@@ -95,12 +105,11 @@ def test_side_process_that_is_about_to_end_is_replaced(run: RunDirectory, driver
         wait_until(lambda: run.ready_pid() == leaving.pid)
         started.start()
         assert started._process is leaving
-        (run.path / "side_process").write_text(str(-leaving.pid))
+        (run.path / "side_process").write_text(f"{-leaving.pid}\n")
         started.start()
         assert started._process is not leaving
     finally:
-        leaving.kill()
-        leaving.wait(10)
+        kill(leaving)
 
 
 @pytest.mark.parametrize("reopened", [False, True])
