@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
+from fake_mlflow import FakeMlflow
 from mlops_integrations import device_values
 from mlops_integrations.journal.records import Losses, Metrics, Record
 from mlops_integrations.run import Run
@@ -170,11 +171,15 @@ def test_steps_left_out_count_on(device: Device, read: Read) -> None:
 
 def test_flush_waits_for_the_device(device: Device) -> None:
     """Not everything is on the server while a value is on its way to the journal."""
-    run = mlops.start_run(tracking_uri="http://127.0.0.1:9", uploader="thread")
-    run.log_metrics({"loss": Tensor(device, 0.5)}, step=0)
-    assert not run.flush(0.05)
-    device.may_work.set()
-    run.finish(timeout=0.0)
+    with FakeMlflow() as server:
+        run = mlops.start_run(tracking_uri=server.uri, uploader="thread")
+        run.log_metrics({"loss": Tensor(device, 0.5)}, step=0)
+        assert not run.flush(0.05)
+        device.may_work.set()
+        assert run.flush(30.0)
+        (sent,) = server.runs.values()
+        assert [("loss", 0.5, 0)] == [(key, value, step) for key, value, _, step in sent.metrics]
+        assert run.finish()
 
 
 def test_there_is_a_bound(device: Device, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
