@@ -70,7 +70,7 @@ class Sender:
             # The next uploader may cut its chunks elsewhere: it is to know how far this one may have come.
             self._doubtful = self._state.is_unsure
             known = self._state.unsure
-            self._state.unsure = {name: max(end, known.get(name, 0)) for name, end in positions.items()}
+            self._state.unsure = known | {name: max(end, known.get(name, 0)) for name, end in positions.items()}
             self._asking.save()
             return
         sending = self._state.sending

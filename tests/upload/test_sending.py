@@ -208,7 +208,8 @@ def test_after_a_cursor_was_lost(
 ) -> None:
     """All that was recorded by then may be there, not only the first chunk, and whichever uploader comes to it."""
     backend.limits = replace(backend.limits, token_seconds=token_seconds)
-    record(2_500, end=False).close()
+    for first, points in ((0, 1_000), (1_000, 1_000), (2_000, 500)):  # of several files, not all are open at once
+        record(points, first=first, end=False).close()
     uploader(backend).drain()
     before = len(backend.sent())
     cursor.cursor_path(run.path, server.uri).write_bytes(b"")
