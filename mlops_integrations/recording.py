@@ -22,7 +22,7 @@ from mlops_integrations.upload.drivers import Driver
 from mlops_integrations.version import VERSION
 from mlops_integrations.voice import Voice
 
-_LOOK_MS: Final = 5_000
+LOOK_MS: Final = 5_000
 _GLANCE_SECONDS: Final = 0.02
 _CHECK_SECONDS: Final = 1.0
 _SILENT_SECONDS: Final = 2.0
@@ -45,7 +45,10 @@ class Recording:
         self.voice = Voice(run.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
         self.view = CursorView(run.path, settings.tracking_uri)
         self.look_at = 0
-        """When to look for news again, in ms since 1970: log calls compare it with their own time."""
+        """When to look for news again, in ms since 1970: log calls compare it with their own time.
+
+        More than ``LOOK_MS`` away it is due, too: the clock was set back.
+        """
         self.when_opened: Callable[[], None] | None = None
         """Called once, when a journal file has been opened."""
         self.before_end: Callable[[float], None] | None = None
@@ -58,6 +61,8 @@ class Recording:
         """Of our own journal file alone; None where its end could not be written."""
         self._old_trouble: Trouble | None = None
         """What stood in the cursor when we began: of another time, perhaps mended since."""
+        self._not_before = 0
+        """Times of ours are later than this run's ends so far, whatever the clock says: the last end counts."""
         self._before: End | None = None
         """How it had ended before it was re-opened."""
         self._losses: dict[str, int] = {}
@@ -98,13 +103,17 @@ class Recording:
         is_first = self._delivered_before is None
         if self._delivered_before is None:
             self._delivered_before = 0 if state is None else state.points
+            ends = (rundir.end_of(path) for path in self.run.journals())
+            self._not_before = max((end.time + 1 for end in ends if end is not None), default=0)
         self._points_before += self._points
         self._points, self._losses_written = 0, 0
         self._writer = JournalWriter(
-            self.run.path, Header(FORMAT, self.spec.uid, identity.me(), now, VERSION), self.spec
+            self.run.path,
+            Header(FORMAT, self.spec.uid, identity.me(), max(now, self._not_before), VERSION),
+            self.spec,
         )
         self._before, self._end, self._left_said = self._end, None, False
-        self.look_at = now + _LOOK_MS
+        self.look_at = now + LOOK_MS
         if is_first:
             rundir.point_latest_to(self.run.path)
         lifetime.opened(self)
@@ -173,7 +182,7 @@ class Recording:
 
     def look(self, now: int) -> None:
         """Every few seconds: is the driver well, is the directory there, what is the news?"""
-        self.look_at = now + _LOOK_MS
+        self.look_at = now + LOOK_MS
         writer = self._writer
         if writer is None:
             return
@@ -241,7 +250,8 @@ class Recording:
                     status, reason = self._before.status, self._before.reason
             self._losses_written = 0  # once more, near the end, where those look who do not read it all
             self._write_losses(writer)
-            self._end = End(now_ms(), status, reason, provisional, self._points)
+            self._end = End(max(now_ms(), self._not_before), status, reason, provisional, self._points)
+            self._not_before = self._end.time + 1
             self._in_training = 0
             kept = writer.finish(self._end)
             self._writer = None

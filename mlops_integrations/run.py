@@ -18,7 +18,7 @@ from mlops_integrations.intake import Intake
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording import FORKED, Recording, now_ms
+from mlops_integrations.recording import FORKED, LOOK_MS, Recording, now_ms
 from mlops_integrations.settings import Settings
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -127,7 +127,7 @@ class Run:
             recording = self._recording
             if record.values:
                 recording.append(record, len(record.values), points=True)
-            if now >= recording.look_at:
+            if not 0 < recording.look_at - now <= LOOK_MS:
                 recording.look(now)
         except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call
             if hasattr(metrics, "items"):
@@ -336,7 +336,7 @@ class Run:
 
     def _look_if_due(self) -> None:
         now = now_ms()
-        if now >= self._recording.look_at:
+        if not 0 < self._recording.look_at - now <= LOOK_MS:
             self._recording.look(now)
 
     def _lose_no_mapping(self, call: str, value: object) -> None:
