@@ -107,7 +107,7 @@ def cursor_path(directory: Path, destination: str) -> Path:
 def load(path: Path) -> Cursor | None:
     """The cursor in a file; None where there is none, or none that can be read: delivery then starts again."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Cursor)
+        return msgspec.json.decode(files.unseal(path.read_bytes()), type=Cursor)
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -124,7 +124,7 @@ def save(path: Path, cursor: Cursor, *, durable: bool = False) -> None:
     Raises:
         OSError: it could not be written; the old one stands.
     """
-    files.replace(path, msgspec.json.encode(cursor), durable=durable)
+    files.replace(path, files.seal(msgspec.json.encode(cursor)), durable=durable)
 
 
 class CursorView:

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.journal import records
+from mlops_integrations.journal import files, records
 from mlops_integrations.journal.records import Header, Record, RunSpec
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -103,6 +103,6 @@ def _create(directory: Path) -> tuple[Path, int]:
         number += 1
         path = directory / file_name(number)
         try:
-            return path, os.open(path, _FLAGS, 0o600)
+            return path, files.open_private(path, _FLAGS)
         except FileExistsError:
             continue

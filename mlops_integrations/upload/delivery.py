@@ -53,13 +53,17 @@ class Delivery:
         self._run = run
         self._stop = stop
         self._lease = Lease(run.path, kind)
-        self._sync = JournalSync(run, time.monotonic)
+        self._sync = JournalSync(run)
         self._destination = destination
         self._refused_by_server = False
         self._disk_trouble: str | None = None
 
     def run(self) -> None:
         """Go on until the run has ended for good and all of it is delivered, or until told to stop."""
+        with self._sync.going_on():
+            self._go_on()
+
+    def _go_on(self) -> None:
         try:
             while not self._stop():
                 if not self._run.journals():
@@ -67,7 +71,6 @@ class Delivery:
                     return
                 try:
                     self.writers.poll()
-                    self._sync.tick()
                     if self._finished() and self._left():
                         return
                     self._attempt()
