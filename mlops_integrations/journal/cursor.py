@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from mlops_integrations.journal import files
 from mlops_integrations.journal.ending import Ending
+
+Position: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A place in a file, in bytes."""
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -29,7 +33,7 @@ class Trouble(msgspec.Struct, frozen=True):
 class Sending(msgspec.Struct, frozen=True):
     """Records that are on their way to a server that knows each write by a name."""
 
-    positions: dict[str, int]
+    positions: dict[str, Position]
     """Where they end in each journal file."""
     since: int
     """When they were first sent by these names."""
@@ -39,7 +43,7 @@ class Cursor(msgspec.Struct):
     """Everything known about one run at one destination. Times are ms since 1970."""
 
     destination: str
-    positions: dict[str, int] = {}
+    positions: dict[str, Position] = {}
     """Journal file name -> bytes of it that are acknowledged or set aside."""
     sending: Sending | None = None
     """What lies behind ``positions`` and may have been sent."""

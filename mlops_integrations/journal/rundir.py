@@ -98,9 +98,12 @@ class RunDirectory:
     def exit_of(self, journal: Path) -> Exit | None:
         """What was found out about the end of a journal's writer."""
         try:
-            return msgspec.json.decode(files.unseal(journal.with_suffix(".exit").read_bytes()), type=Exit)
-        except (OSError, ValueError, RecursionError):
+            found = msgspec.json.decode(files.unseal(journal.with_suffix(".exit").read_bytes()), type=Exit)
+            if found.wait_status is not None:
+                os.waitstatus_to_exitcode(found.wait_status)  # raises for what is no end of a process
+        except (OSError, ValueError, OverflowError, RecursionError):
             return None
+        return found
 
     def note_exit(self, journal: Path, gone: Exit) -> None:
         """Write down what was found out; the kernel's word replaces a bare disappearance, never the other way."""
