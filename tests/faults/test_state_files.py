@@ -65,7 +65,8 @@ def run(tmp_path: Path, server: FakeMlflow) -> Path:
 def record(directory: Path, uri: str, first: int, *, key: str = "loss", end: bool = True) -> None:
     """One journal file of a writer that has ended its run, or died."""
     who = identity.me() if end else structs.replace(identity.me(), start_time="1")
-    writer = JournalWriter(directory, Header(FORMAT, UID, who, 1, "0"), RunSpec(UID, "run", 1, uri, "fake"))
+    begin, spec = 9_500 + first, RunSpec(UID, "run", 1, uri, "fake")
+    writer = JournalWriter(directory, Header(FORMAT, UID, who, begin, "0"), spec)
     for step in range(first, first + POINTS):
         writer.append(Metrics(1_000 + step, [(key, float(step), step)]))
     if end:
