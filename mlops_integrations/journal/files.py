@@ -111,6 +111,12 @@ def create(path: Path, content: bytes) -> bool:
             fresh.unlink()
 
 
+def sync_name(path: Path) -> None:
+    """Bring a file's name to the storage device, and that of its directory, where the system can."""
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Bring a directory's names to the storage device, where the system can."""
     with contextlib.suppress(OSError):

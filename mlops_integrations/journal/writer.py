@@ -62,6 +62,7 @@ class JournalWriter:
         if fd != _CLOSED:
             with contextlib.suppress(OSError):
                 os.fsync(fd)
+            files.sync_name(self.path)
             os.close(fd)
         return kept
 

@@ -51,18 +51,13 @@ class JournalSync:
         for path in self._run.journals():
             size = path.stat().st_size
             if self._synced.get(path) != size:
-                sync_file(path)
+                _sync_content(path)
                 if path not in self._synced:
-                    files.sync_directory(path.parent)
+                    files.sync_name(path)
                 self._synced[path] = size
 
 
-def sync_file(path: Path) -> None:
-    """Bring one file's content to the storage device, where the system can.
-
-    Raises:
-        OSError: the file can't be opened.
-    """
+def _sync_content(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some file systems can't; delivery goes on all the same

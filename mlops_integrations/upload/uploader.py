@@ -21,7 +21,6 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.upload.artifacts import Artifacts
 from mlops_integrations.upload.asking import Asking, StoppedByServerError, Surroundings
 from mlops_integrations.upload.batches import Chunk, requests_of
-from mlops_integrations.upload.fsync import sync_file
 from mlops_integrations.upload.opening import Opening
 from mlops_integrations.upload.pacing import Pacer
 from mlops_integrations.upload.refusing import Refusals, divide
@@ -247,11 +246,8 @@ class Uploader:
 
     def _save_positions(self) -> None:
         # A name in the cursor that a power failure took from the directory would be given to another file.
-        fresh = self._positions.keys() - self.state.positions.keys()
-        for name in fresh:
-            sync_file(self._run.path / name)
-        if fresh:
-            files.sync_directory(self._run.path)
+        for name in self._positions.keys() - self.state.positions.keys():
+            files.sync_name(self._run.path / name)
         self.state.positions.update(self._positions)
         self._refusals.commit()
         self._sender.commit()
