@@ -33,7 +33,7 @@ from mlops_integrations.upload.uploader import Result, Uploader
 from mlops_integrations.upload.writers import Writers
 from power import Moment, Trace, image
 
-SEEDS = int(os.environ.get("FAULT_SEEDS", "12"))
+SEEDS = int(os.environ.get("FAULT_SEEDS", "8"))
 IMAGES_OF_A_MOMENT = 2
 UID = "mlops-0123456789abcdef0123456789abcdef"
 LATER = 5
@@ -108,8 +108,8 @@ def recorded(directory: Path, server: FakeMlflow, chance: random.Random) -> Trac
         sync = JournalSync(RunDirectory(directory))
         writer = JournalWriter(directory, header(1), spec(server))
         trace.note()
-        for _ in range(chance.randint(6, 14)):
-            what = chance.choices(["log", "sync", "deliver", "re-open", "die"], [5, 2, 3, 2, 2])[0]
+        for _ in range(chance.randint(8, 16)):
+            what = chance.choices(["log", "sync", "deliver", "re-open", "die"], [5, 1, 5, 1, 3])[0]
             if what == "log":
                 for number in range(chance.choice([1, 5, 40])):
                     writer.append(point(trace.logged))
