@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mlops_integrations import copies
+from mlops_integrations.journal import files
 from mlops_integrations.journal.records import Artifact
 from mlops_integrations.recording import Recording, now_ms
 
@@ -78,12 +79,12 @@ def _targets(source: Path, artifact_path: str | None, store: Path) -> Iterator[t
     base = PurePosixPath(artifact_path or "")
     if base.is_absolute() or ".." in base.parts or "\\" in str(base):
         raise ValueError(f"artifact_path={artifact_path!r}: use a relative path without '..'")
-    files = [source] if not source.is_dir() else sorted(path for path in source.rglob("*") if path.is_file())
-    for file in files:
+    found = [source] if not source.is_dir() else sorted(path for path in source.rglob("*") if path.is_file())
+    for file in found:
         inner = file.relative_to(source.parent) if file == source else file.relative_to(source)
         target = base / inner.as_posix()
         place = store / target
-        _make(place.parent)
+        files.make_all_private(place.parent)
         yield file, target, place
 
 
@@ -112,12 +113,6 @@ def _settle(held: Path, place: Path, seen: os.stat_result) -> None:
     raise OSError(f"{place.name} was overwritten before it was copied")
 
 
-def _make(directory: Path) -> None:
-    # ``mkdir(parents=True)`` makes the parents with the umask's mode, not with the one given.
-    for path in (*reversed(directory.parents), directory):
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
 def _copy(source: Path, target: Path) -> int:
     """Copy the content; the size of the copy."""
     _fresh_copy(source, target).replace(target)
@@ -128,7 +123,7 @@ def _fresh_copy(source: Path, target: Path) -> Path:
     """A copy under a name of its own beside the target, sharing blocks where the file system can."""
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = files.open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with source.open("rb") as reading, os.fdopen(fd, "wb") as writing:
             if not _share(reading.fileno(), writing.fileno()):
                 shutil.copyfileobj(reading, writing, 1024 * 1024)

@@ -212,6 +212,7 @@ def _json_of(run: FakeRun) -> dict[str, Any]:
 def _handler(server: FakeMlflow) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes: the second would wait for the client's word
 
         def do_GET(self) -> None:
             self._reply(dict(parse_qsl(urlsplit(self.path).query)))

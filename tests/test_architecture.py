@@ -58,7 +58,7 @@ MAY_IMPORT = {
                   "journal.identity", "journal.cursor", "journal.records", "journal.rundir", "journal.writer"},
     "lifetime": {"notebook", "copies", "journal.ending"},
     "notebook": {"journal.ending"},
-    "artifacts": {"recording", "copies", "journal.records"},
+    "artifacts": {"recording", "copies", "journal.files", "journal.records"},
     "values": {"journal.records"},
     "voice": {"journal.cursor", "journal.filesystem"},
     "journal": {"journal", "errors"},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -125,8 +125,9 @@ def check(run: RunDirectory) -> None:
     """See whether this version can read the run.
 
     Raises:
-        RunDirectoryError: it can't.
+        RunDirectoryError: it can't, or the run is another user's.
     """
+    run.check_owner()
     for path in run.journals():
         journal = JournalReader(path)
         try:
@@ -179,6 +180,13 @@ def _points(run: RunDirectory, state: Cursor | None, waiting: int) -> tuple[int,
     return points, min(delivered, points)
 
 
+class _Refused(msgspec.Struct):
+    """What counts of a line of ``refused.jsonl``."""
+
+    destination: str
+    metric: dict[str, Any] | None = None
+
+
 def _points_refused(run: RunDirectory, state: Cursor | None) -> int:
     if state is None or not state.refused or not run.refused.exists():
         return 0
@@ -186,10 +194,10 @@ def _points_refused(run: RunDirectory, state: Cursor | None) -> int:
     with run.refused.open("rb") as file:
         for line in file:
             try:
-                refused = msgspec.json.decode(line)
-            except msgspec.DecodeError:  # the end of a file that is being written
+                refused = msgspec.json.decode(line, type=_Refused)
+            except (ValueError, RecursionError):  # the end of a file that is being written, or a damaged line
                 continue
-            count += "metric" in refused and refused.get("destination") == state.destination
+            count += refused.metric is not None and refused.destination == state.destination
     return count
 
 

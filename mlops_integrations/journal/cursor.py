@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from mlops_integrations.journal import files
 from mlops_integrations.journal.ending import Ending
+
+Position: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A place in a file, in bytes."""
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -29,7 +33,7 @@ class Trouble(msgspec.Struct, frozen=True):
 class Sending(msgspec.Struct, frozen=True):
     """Records that are on their way to a server that knows each write by a name."""
 
-    positions: dict[str, int]
+    positions: dict[str, Position]
     """Where they end in each journal file."""
     since: int
     """When they were first sent by these names."""
@@ -39,7 +43,7 @@ class Cursor(msgspec.Struct):
     """Everything known about one run at one destination. Times are ms since 1970."""
 
     destination: str
-    positions: dict[str, int] = {}
+    positions: dict[str, Position] = {}
     """Journal file name -> bytes of it that are acknowledged or set aside."""
     sending: Sending | None = None
     """What lies behind ``positions`` and may have been sent."""
@@ -116,7 +120,7 @@ def cursor_path(directory: Path, destination: str) -> Path:
 def load(path: Path) -> Cursor | None:
     """The cursor in a file; None where there is none, or none that can be read: delivery then starts again."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Cursor)
+        return msgspec.json.decode(files.unseal(path.read_bytes()), type=Cursor)
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -133,7 +137,7 @@ def save(path: Path, cursor: Cursor, *, durable: bool = False) -> None:
     Raises:
         OSError: it could not be written; the old one stands.
     """
-    files.replace(path, msgspec.json.encode(cursor), durable=durable)
+    files.replace(path, files.seal(msgspec.json.encode(cursor)), durable=durable)
 
 
 class CursorView:

@@ -1,4 +1,8 @@
-"""Small files that are replaced as a whole, so that a reader sees the old one or the new one."""
+"""Small files that are replaced as a whole, so that a reader sees the old one or the new one. All are private.
+
+Those that say how far something is are sealed: a checksum before the text, as in the journal. A damaged digit there
+would be believed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,65 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+_MODE: Final = 0o600
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+
+
+def seal(text: bytes) -> bytes:
+    """The text with its checksum."""
+    return b"%08x %b\n" % (crc32(text), text)
+
+
+def unseal(content: bytes) -> bytes:
+    """The text of a sealed file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text = content[9:-1]
+    if content != seal(text):
+        raise ValueError("checksum does not match")
+    return text
+
+
+def open_private(path: Path, flags: int) -> int:
+    """A descriptor of a file that, if it is made, is for its owner alone, whatever the umask. Follows no link.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    fd = os.open(path, flags | _NOFOLLOW, _MODE)
+    if os.fstat(fd).st_mode & 0o777 != _MODE and hasattr(os, "fchmod"):
+        with contextlib.suppress(OSError):  # another user's, or a file system that has no such thing
+            os.fchmod(fd, _MODE)
+    return fd
+
+
+def make_private(path: Path) -> None:
+    """Make a directory that is for its owner alone, whatever the umask.
+
+    Raises:
+        OSError: it can't be made, or is there already.
+    """
+    path.mkdir(mode=0o700)
+    if path.stat().st_mode & 0o777 != 0o700:
+        with contextlib.suppress(OSError):  # as above
+            path.chmod(0o700)
+
+
+def make_all_private(path: Path) -> None:
+    """The same with those above it that are missing; what is there already stays as it is.
+
+    Raises:
+        OSError: one can't be made.
+    """
+    for directory in (*reversed(path.parents), path):
+        if not directory.is_dir():
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                make_private(directory)
 
 
 def replace(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -48,6 +111,12 @@ def create(path: Path, content: bytes) -> bool:
             fresh.unlink()
 
 
+def sync_name(path: Path) -> None:
+    """Bring a file's name to the storage device, and that of its directory, where the system can."""
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Bring a directory's names to the storage device, where the system can."""
     with contextlib.suppress(OSError):
@@ -59,7 +128,7 @@ def sync_directory(path: Path) -> None:
 
 
 def _write(path: Path, content: bytes, durable: bool) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
         if durable:

@@ -18,6 +18,7 @@ from typing import Final
 
 from mlops_integrations.journal.records import Identity
 
+_GREATEST_PID: Final = 2**31 - 1
 START_TIME_FIELD: Final = 19
 """Of ``/proc/PID/stat``, counted from the state."""
 
@@ -64,6 +65,8 @@ def life_of(identity: Identity, last_sign: float | None = None) -> Life:
 
 
 def _life_of_neighbour(identity: Identity) -> Life:
+    if not 0 < identity.pid <= _GREATEST_PID:
+        return Life.DEAD  # no process has such a number; to kill, it would mean many processes
     try:
         os.kill(identity.pid, 0)
     except ProcessLookupError:

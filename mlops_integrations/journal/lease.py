@@ -94,14 +94,16 @@ class Lease:
     def ask(self) -> None:
         """Ask whoever holds the lease to let go of it; to be repeated while the wish stands."""
         with contextlib.suppress(OSError):
-            self._wish.touch(mode=0o600)
+            os.close(files.open_private(self._wish, os.O_WRONLY | os.O_CREAT))
+            os.utime(self._wish)
 
     def asked(self) -> bool:
         """Whether somebody wants the lease by hand, and this holder is one that lets go of it."""
         if not self._holder.yields:
             return False
         try:
-            return time.time() - self._wish.stat().st_mtime < _WISH_SECONDS
+            # A time far ahead is no wish of now: the clock was set back since.
+            return abs(time.time() - self._wish.stat().st_mtime) < _WISH_SECONDS
         except OSError:
             return False
 
@@ -139,7 +141,7 @@ def _is_void(holder: Holder, path: Path) -> bool:
         return True
     life = identity.life_of(holder.identity, renewed)
     if life is Life.UNKNOWN:
-        return _file_system_time(path) - renewed > _STALE_SECONDS
+        return abs(_file_system_time(path) - renewed) > _STALE_SECONDS
     return life is Life.DEAD
 
 
@@ -164,7 +166,7 @@ def _exclusive(path: Path) -> Iterator[None]:
         return
     import fcntl
 
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fd = files.open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX)

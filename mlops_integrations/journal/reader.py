@@ -89,6 +89,15 @@ def is_blank(path: Path) -> bool:
         return b"\n" not in file.read(_LAST_BYTES)
 
 
+def is_headless(path: Path) -> bool:
+    """Whether the first lines of a journal file are lost, as a power failure may leave zeros in their place."""
+    reader = JournalReader(path)
+    try:
+        return not isinstance(reader.next(), Header) and not reader.too_new
+    finally:
+        reader.close()
+
+
 def read_start(path: Path) -> tuple[Header | None, RunSpec | None]:
     """The header and the run of a journal file; None for what is not there (yet)."""
     reader = JournalReader(path)

@@ -59,8 +59,9 @@ class RunDirectory:
         """What run this is, as the newest journal file says; of several ranks', the newest of rank 0.
 
         Raises:
-            RunDirectoryError: this is no run directory, or its journal is unreadable.
+            RunDirectoryError: this is no run directory, another user's, or its journal is unreadable.
         """
+        self.check_owner()
         starts = (reader.read_start(path)[1] for path in reversed(self.journals()))
         fallback = None
         for spec in starts:
@@ -71,32 +72,52 @@ class RunDirectory:
             return fallback
         raise RunDirectoryError(f"{self.path} is not a run directory: there is no journal file that can be read in it")
 
+    def check_owner(self) -> None:
+        """See that the run directory is this user's: what lies in another's may lead anywhere, also for root.
+
+        Raises:
+            RunDirectoryError: it is another user's.
+            OSError: there is no such directory.
+        """
+        owner = _another_owner(self.path)
+        if owner is not None:
+            raise RunDirectoryError(
+                f"{self.path} belongs to another user (number {owner}): it is not read, and nothing is delivered. "
+                f"That user can, as with `sudo -u '#{owner}' …`"
+            )
+
     def ending(self) -> Ending | None:
         """How the run ended, once no writer is left that may still write."""
         return ending.of_run([self._writer(path) for path in self.journals() if not _never_began(path)])
 
     def _writer(self, journal: Path) -> Writer:
         header, spec = reader.read_start(journal)
+        gone = self.exit_of(journal)
+        if header is None and gone is None and _is_old(journal) and reader.is_headless(journal):
+            gone = Exit(int(journal.stat().st_mtime * 1000))  # who wrote it will never be known
         return Writer(
             identity=None if header is None else header.writer,
             rank=0 if spec is None else spec.rank,
             begin=0 if header is None else header.time,
             end=end_of(journal),
-            gone=self.exit_of(journal),
+            gone=gone,
         )
 
     def exit_of(self, journal: Path) -> Exit | None:
         """What was found out about the end of a journal's writer."""
         try:
-            return msgspec.json.decode(journal.with_suffix(".exit").read_bytes(), type=Exit)
-        except (OSError, ValueError, RecursionError):
+            found = msgspec.json.decode(files.unseal(journal.with_suffix(".exit").read_bytes()), type=Exit)
+            if found.wait_status is not None:
+                os.waitstatus_to_exitcode(found.wait_status)  # raises for what is no end of a process
+        except (OSError, ValueError, OverflowError, RecursionError):
             return None
+        return found
 
     def note_exit(self, journal: Path, gone: Exit) -> None:
         """Write down what was found out; the kernel's word replaces a bare disappearance, never the other way."""
         known = self.exit_of(journal)
         if known is None or (known.wait_status is None and gone.wait_status is not None):
-            files.replace(journal.with_suffix(".exit"), msgspec.json.encode(gone), durable=True)
+            files.replace(journal.with_suffix(".exit"), files.seal(msgspec.json.encode(gone)), durable=True)
 
     def say_ready(self, *, leaving: bool = False) -> None:
         """Note that this side process has come up, or that it is about to end. Of several, each has its lines."""
@@ -137,7 +158,34 @@ class RunDirectory:
 
 def _never_began(journal: Path) -> bool:
     """Whether a journal's writer was gone before its first lines had come to the storage device."""
-    return time.time() - journal.stat().st_mtime > _BEGINNING_SECONDS and reader.is_blank(journal)
+    return _is_old(journal) and reader.is_blank(journal)
+
+
+def _is_old(journal: Path) -> bool:
+    return time.time() - journal.stat().st_mtime > _BEGINNING_SECONDS
+
+
+def _another_owner(directory: Path) -> int | None:
+    """Whose a directory is, if not this user's; None where there are no owners."""
+    if not hasattr(os, "geteuid"):
+        return None
+    owner = directory.stat().st_uid
+    return None if owner in {os.geteuid(), _owner_of_what_is_made_in(directory)} else owner
+
+
+def _owner_of_what_is_made_in(directory: Path) -> int | None:
+    """Some file servers give all that a user makes to one and the same owner; None where nothing can be made."""
+    probe = directory / f".owner.{secrets.token_hex(4)}"
+    try:
+        fd = files.open_private(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    except OSError:
+        return None
+    try:
+        return os.fstat(fd).st_uid
+    finally:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def end_of(journal: Path) -> End | None:
@@ -152,10 +200,10 @@ def make_root(root: Path) -> None:
     Raises:
         OSError: it can't be made.
     """
-    try:
-        root.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
+    if root.is_dir():
         return
+    files.make_all_private(root.parent)
+    files.make_private(root)
     files.create(root / ".gitignore", b"*\n")
 
 
@@ -170,7 +218,7 @@ def make(root: Path, name: str, uid: str) -> RunDirectory:
     path = root / f"{stem}-{uid[-4:]}"
     while True:
         try:
-            path.mkdir(mode=0o700)
+            files.make_private(path)
             break
         except FileExistsError:
             path = root / f"{stem}-{secrets.token_hex(2)}"
@@ -250,6 +298,6 @@ def remove_if_empty(path: Path) -> None:
 def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:
     """The run directory in a root that is delivered to a server's run of this id."""
     for run in run_directories(root):
-        if any(state.run_id == run_id for state in cursor.load_all(run.path)):
+        if _another_owner(run.path) is None and any(s.run_id == run_id for s in cursor.load_all(run.path)):
             return run
     return None

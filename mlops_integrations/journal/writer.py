@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from mlops_integrations.journal import records
+from mlops_integrations.journal import files, records
 from mlops_integrations.journal.filesystem import network_file_system
 from mlops_integrations.journal.records import Header, Points, Record, RunSpec
 
@@ -101,6 +101,7 @@ class JournalWriter:
         if fd != _CLOSED:
             with contextlib.suppress(OSError):
                 os.fsync(fd)
+            files.sync_name(self.path)
             os.close(fd)
         return kept
 
@@ -147,6 +148,6 @@ def _create(directory: Path) -> tuple[Path, int]:
         number += 1
         path = directory / file_name(number)
         try:
-            return path, os.open(path, _FLAGS, 0o600)
+            return path, files.open_private(path, _FLAGS)
         except FileExistsError:
             continue

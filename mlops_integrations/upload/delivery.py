@@ -53,7 +53,7 @@ class Delivery:
         self._run = run
         self._stop = stop
         self._lease = Lease(run.path, kind)
-        self._sync = JournalSync(run, time.monotonic)
+        self._sync = JournalSync(run)
         self._destination = destination
         self._refused_by_server = False
         self._disk_trouble: str | None = None
@@ -61,6 +61,10 @@ class Delivery:
 
     def run(self) -> None:
         """Go on until the run has ended for good and all of it is delivered, or until told to stop."""
+        with self._sync.going_on():
+            self._go_on()
+
+    def _go_on(self) -> None:
         try:
             while not self._stop():
                 try:
@@ -68,7 +72,6 @@ class Delivery:
                         logger.warning("mlops: the run directory was deleted: there is nothing left to deliver")
                         return
                     self.writers.poll()
-                    self._sync.tick()
                     if self._finished() and self._left():
                         return
                     self._attempt()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations import settings as settings_module
-from mlops_integrations.journal import cursor, identity, lease
+from mlops_integrations.journal import cursor, files, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.settings import Settings
 from mlops_integrations.upload import detached
@@ -98,7 +98,7 @@ class Driver:
         search_path = os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
         pidfd = _own_pidfd()
         try:
-            log = os.open(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            log = files.open_private(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 self._process = detached.start(
                     [

@@ -1,13 +1,18 @@
-"""Brings the journal to the storage device about once a second: the window that a power failure can take."""
+"""Brings the journal to the storage device about once a second: the window that a power failure can take.
+
+In a thread of its own: whoever delivers waits for a server meanwhile, perhaps for minutes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from mlops_integrations.journal import files
 from mlops_integrations.journal.rundir import RunDirectory
 
 _EVERY_SECONDS: Final = 1.0
@@ -16,25 +21,46 @@ _EVERY_SECONDS: Final = 1.0
 class JournalSync:
     """Syncs the journal files that have grown."""
 
-    def __init__(self, run: RunDirectory, clock: Callable[[], float]) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
-        self._clock = clock
-        self._next = clock()
         self._synced: dict[Path, int] = {}
 
-    def tick(self) -> None:
-        """Sync if it is time to; call often."""
-        now = self._clock()
-        if now < self._next:
-            return
-        self._next = now + _EVERY_SECONDS
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Every second while this block runs."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._go_on, args=(over,), name="mlops-fsync", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def _go_on(self, over: threading.Event) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):  # the directory was deleted, or can't be read now
+                self.sync()
+            over.wait(_EVERY_SECONDS)
+
+    def sync(self) -> None:
+        """Sync what has grown since the last time; of files that are new their names, too.
+
+        Raises:
+            OSError: the directory can't be read.
+        """
         for path in self._run.journals():
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                size = os.fstat(fd).st_size
-                if self._synced.get(path) != size:
-                    self._synced[path] = size
-                    with contextlib.suppress(OSError):  # some file systems can't; delivery goes on all the same
-                        os.fsync(fd)
-            finally:
-                os.close(fd)
+            size = path.stat().st_size
+            if self._synced.get(path) != size:
+                _sync_content(path)
+                if path not in self._synced:
+                    files.sync_name(path)
+                self._synced[path] = size
+
+
+def _sync_content(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems can't; delivery goes on all the same
+            os.fsync(fd)
+    finally:
+        os.close(fd)

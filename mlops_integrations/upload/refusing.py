@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from mlops_integrations.backends.base import Batch, Outcome
+from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 
 _REASON_LENGTH: Final = 500
@@ -67,7 +68,7 @@ class Refusals:
         """
         if not self._lines:
             return
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fd = files.open_private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         with os.fdopen(fd, "ab") as file:
             file.write(b"".join(line + b"\n" for line in self._lines))
         for reason, count in self._counts.items():

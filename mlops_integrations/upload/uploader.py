@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations.backends.base import EXIT_REASON_TAG, Backend, Batch, Kind, Outcome
-from mlops_integrations.journal import cursor, ending
+from mlops_integrations.journal import cursor, ending, files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.ending import Ending
 from mlops_integrations.journal.reader import JournalReader
@@ -21,7 +21,6 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.upload.artifacts import Artifacts
 from mlops_integrations.upload.asking import Asking, StoppedByServerError, Surroundings
 from mlops_integrations.upload.batches import Chunk, requests_of
-from mlops_integrations.upload.fsync import JournalSync
 from mlops_integrations.upload.opening import Opening
 from mlops_integrations.upload.pacing import Pacer
 from mlops_integrations.upload.refusing import Refusals, sift
@@ -73,7 +72,6 @@ class Uploader:
         self._opening = Opening(backend, self.state, self._asking)
         self._refusals = Refusals(run.refused, self.state)
         self._artifacts = Artifacts(run.path, backend, self.state, self._asking, around.rng)
-        self._sync = JournalSync(run, around.clock)
         self._bad_lines_before = self.state.bad_lines
         self._tend_at = 0.0
         self._taken = 0
@@ -177,7 +175,6 @@ class Uploader:
         if now >= self._tend_at:
             self._tend_at = now + _POLL_SECONDS
             self._writers.poll()
-            self._sync.tick()
 
     def _fill(self) -> bool:
         """Read into the chunk; True when it is to go at once: it fills a request, or was on its way before."""
@@ -247,6 +244,9 @@ class Uploader:
         self._save_positions()
 
     def _save_positions(self) -> None:
+        # A name in the cursor that a power failure took from the directory would be given to another file.
+        for name in self._positions.keys() - self.state.positions.keys():
+            files.sync_name(self._run.path / name)
         self.state.positions.update(self._positions)
         self._refusals.commit()
         self._sender.commit()

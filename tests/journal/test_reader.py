@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from mlops_integrations.journal import reader as reader_module
 from mlops_integrations.journal.reader import JournalReader, read_last, read_start, read_tail
-from mlops_integrations.journal.records import End, Header, Identity, Metrics, Params, Record, RunSpec, Tags, frame
+from mlops_integrations.journal.records import (
+    Artifact,
+    End,
+    Header,
+    Identity,
+    Losses,
+    Metrics,
+    Params,
+    Record,
+    RunSpec,
+    Tags,
+    frame,
+)
 
 SMALL: list[Record] = [
     Header(1, "mlops-1", Identity("host", "boot", 4, 5, "6"), 7, "0.1.0"),
@@ -21,8 +33,11 @@ SMALL: list[Record] = [
     Params(9, {"depth": "3"}),
     Tags(10, {"стадия": "dev"}),
     Metrics(11, [("loss", 0.25, 2**63 - 1)]),
+    Artifact(12, "artifacts/веса.pt", "веса.pt", 5),
+    Losses(12, {"disk: No space left on device": 2}),
     End(12, "FINISHED", None, provisional=False, points=3),
 ]
+"""Of each type one, at least."""
 LINES = [frame(record) for record in SMALL]
 WHOLE = b"".join(LINES)
 ENDS = [sum(map(len, LINES[: count + 1])) for count in range(len(LINES))]

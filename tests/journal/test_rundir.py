@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from mlops_integrations.errors import MLOpsError, RunDirectoryError
-from mlops_integrations.journal import cursor, rundir
+from mlops_integrations.journal import cursor, files, rundir
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.ending import Ending, Exit
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, frame
@@ -190,10 +190,11 @@ def test_exit_beside_its_journal(tmp_path: Path, writer: JournalWriter) -> None:
 def test_garbage_beside_a_journal(tmp_path: Path, writer: JournalWriter, garbage: bytes) -> None:
     """A note that can't be read is none."""
     run = RunDirectory(tmp_path)
-    writer.path.with_suffix(".exit").write_bytes(garbage)
-    (tmp_path / "side_process").write_bytes(garbage)
-    assert run.exit_of(writer.path) is None
-    assert run.ready_pid() is None
+    for content in (garbage, files.seal(garbage)):
+        writer.path.with_suffix(".exit").write_bytes(content)
+        (tmp_path / "side_process").write_bytes(garbage)
+        assert run.exit_of(writer.path) is None
+        assert run.ready_pid() is None
 
 
 def test_wake_and_ready(tmp_path: Path) -> None:
