@@ -322,7 +322,7 @@ class World:
         made = sum(run.tags.get("mlops.uid") == self._uid for run in self.store.runs.values())
         if made - 1 > self.server.late_creations:
             wrong.append(f"{made} runs were made, the empty ones deleted")  # which is for those alone that come late
-        wrong += self._about_poison(poison)
+        wrong += self._about_the_cursor(poison)
         assert [] == wrong, "\n".join([when, *wrong])
         self.tried.update({"points": len(expected.points), "requests": len(self.server.requests)} if self._over else {})
         self.tried["poison"] += len(poison)
@@ -333,13 +333,14 @@ class World:
             return [(end.status, end.reason)]
         return [("KILLED", "SIGKILL"), ("FAILED", "process disappeared")][: 1 + self.training.reaped]
 
-    def _about_poison(self, poison: set[tuple[str, float | str, int, int]]) -> list[str]:
+    def _about_the_cursor(self, poison: set[tuple[str, float | str, int, int]]) -> list[str]:
         (state,) = cursor.load_all(self._run.path)
         lines = self._run.refused.read_text().splitlines() if self._run.refused.exists() else []
         names = Counter(key for key, *_ in poison)
         aside = sum(state.refused.values())
         named = [line for line in lines if f'"{POISON}"' in line or f'"{BAD_NAME}"' in line]
-        wrong = [f"{aside} set aside, and {len(poison)} are poison"] * (aside != len(poison))
+        wrong = [] if state.covers(self._run.sizes(), self._run.ending()) else ["the cursor does not cover the journal"]
+        wrong += [f"{aside} set aside, and {len(poison)} are poison"] * (aside != len(poison))
         wrong += [f"{len(lines) - len(named)} innocents set aside"] * (len(named) != len(lines))
         return wrong + [f"{names} not in refused.jsonl"] * (len(set(lines)) < len(poison))
 
