@@ -71,13 +71,15 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         {(int(pid), start_time or None): int(pidfd)} if pidfd else {},
         lambda leaving: run.say_ready(leaving=leaving),
     )
-    delivery.writers.poll()
+    with contextlib.suppress(OSError):  # a disk that fails for a moment: said, and tried again, by what follows
+        delivery.writers.poll()
     run.say_ready()
     hours.watch(lambda: delivery.writers.over_by_now)
     try:
         delivery.run()
     except TimeIsOverError:
         logging.getLogger(_PACKAGE).info("time is over, in the middle of a request")
+    signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter's exit takes handlers away, and a signal would end us
     run.say_ready(leaving=True)
     logging.getLogger(_PACKAGE).info("done")
 

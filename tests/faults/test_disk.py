@@ -171,3 +171,17 @@ def test_each_operation_on_names_fails(trainer: Trainer, fake: FakeMlflow, tmp_p
         assert {} == losses(Path(directory)), number
         assert "True" == delivered_, (number, done.stderr)
         check(fake, Path(directory), "FINISHED")
+
+
+@pytest.mark.program("strace")
+def test_a_slow_disk(trainer: Trainer) -> None:
+    """Each write of the journal takes its time: everything is there in the end, and nothing is said."""
+    trainer.run("import mlops_integrations as m; m.start_run(mode='offline').finish()", MLOPS_UPLOADER="thread")
+    (trainer.directory / "uid").write_text(trainer.uid)
+    path = str(trainer.latest / "journal-0002.jsonl")
+    wrapper = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", "inject=write:delay_enter=50000")
+    process = trainer.start(TRAINING, wrapper=wrapper, MLOPS_UPLOADER="thread", MLOPS_QUIET="1")
+    out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, out, err) == (0, "9.429\n", "")
+    assert list(range(12)) == [step for _, _, step in points_in(trainer.root)]

@@ -150,3 +150,17 @@ def test_a_number_that_is_used_again(trainer: Trainer, fake: FakeMlflow, mode: s
     (run,) = fake.runs.values()
     assert re.match("process disappeared", run.tags["mlops.exit.reason"])
     assert side_processes(trainer.directory) == []
+
+
+@pytest.mark.program("strace")
+@pytest.mark.parametrize("call", ["read", "fsync"])
+def test_a_journal_that_can_not_be_read_for_a_moment(trainer: Trainer, recorded: Path, call: str) -> None:
+    """Each of its reads fails once with EIO: the side process tries again, and delivers everything, once."""
+    for number in range(1, 13, 1 if SEEDS else 4):
+        with FakeMlflow() as server:
+            directory = copy(recorded, trainer.directory, number)
+            path = str(directory / "journal-0001.jsonl")
+            inject = f"inject={call}:error=EIO:when={number}..{number + 2}"
+            code = by_hand(trainer, directory, server.uri, "strace", "-qq", "-o", "/dev/null", "-P", path, "-e", inject)
+            assert code == 0, number
+            check(server, directory, "FINISHED")
