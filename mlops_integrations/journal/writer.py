@@ -8,6 +8,7 @@ Why a re-entrant lock: a user's signal handler may log while the main thread is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -83,6 +84,9 @@ class JournalWriter:
             return self.closed or os.fstat(self._fd).st_nlink > 0
 
     def _write(self, line: bytes) -> bool:
+        if len(line) > records.LONGEST_LINE_BYTES:
+            self.error = OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+            return False
         with self._lock:
             if self._torn:
                 line = b"\n" + line

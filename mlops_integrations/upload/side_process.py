@@ -48,7 +48,8 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     from mlops_integrations.journal.rundir import RunDirectory
     from mlops_integrations.upload.delivery import Delivery
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger().handlers[0].setFormatter(_Plain("%(asctime)s %(process)d %(message)s"))
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     run = RunDirectory(Path(directory))
     hours = _Hours(settings.linger())
@@ -66,8 +67,21 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     )
     delivery.writers.poll()
     run.say_ready()
-    delivery.run()
+    try:
+        delivery.run()
+    except Exception:  # as it would end without us; but its text may hold what a server said
+        logging.getLogger(_PACKAGE).exception("failed")
+        sys.exit(1)
     logging.getLogger(_PACKAGE).info("done")
+
+
+class _Plain(logging.Formatter):
+    """Spells out what steers a terminal: somebody will look at the log on one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from mlops_integrations.printing import escaped
+
+        return escaped(super().format(record), keep="\n")
 
 
 class _Hours:
