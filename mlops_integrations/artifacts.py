@@ -77,7 +77,7 @@ def hold(
 def _targets(source: Path, artifact_path: str | None, store: Path) -> Iterator[tuple[Path, PurePosixPath, Path]]:
     """Each file, its path among the artifacts, and the place of its copy, whose directory is made."""
     base = PurePosixPath(artifact_path or "")
-    if base.is_absolute() or ".." in base.parts or "\\" in str(base):
+    if base.parts and not files.stays_within(str(base)):
         raise ValueError(f"artifact_path={artifact_path!r}: use a relative path without '..'")
     found = [source] if not source.is_dir() else sorted(path for path in source.rglob("*") if path.is_file())
     for file in found:

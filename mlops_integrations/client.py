@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mlops_integrations import settings as settings_module
@@ -30,8 +32,6 @@ from mlops_integrations.entities import (
 from mlops_integrations.errors import ServerError
 
 if TYPE_CHECKING:
-    import os
-
     from mlops_integrations.backends.store import About, Store
 
 T = TypeVar("T")
@@ -319,16 +319,17 @@ class TrackingClient:
             NotFoundError: there is no such file.
         """
         inner = PurePosixPath(path)
-        if inner.is_absolute() or not inner.parts or ".." in inner.parts or "\\" in path or "\0" in path:
+        outward = inner.is_absolute() or not inner.parts or ".." in inner.parts or PureWindowsPath(path).anchor
+        if outward or "\\" in path or "\0" in path:
             raise ValueError(f"path={path!r}: use a relative path without '..'")
         target = Path(to) / inner
+        if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(to)):
+            raise ValueError(f"path={path!r} leads out of {to}")  # through a link that lies there
         blocks = self._store.open_artifact(run_id, path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(Path(to).resolve()):
-            raise ValueError(f"path={path!r} leads out of {to}")  # through a link that lies there
-        fresh = target.with_name(f".{target.name}.part")
+        fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
-            with fresh.open("wb") as file:
+            with fresh.open("xb") as file:
                 for block in blocks:
                     file.write(block)
             fresh.replace(target)

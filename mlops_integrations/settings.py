@@ -332,7 +332,9 @@ def _wrong_scheme(uri: str, scheme: str) -> str:
 
 
 def _shown(uri: str) -> str:
-    return re.sub(r"^([a-zA-Z][\w+.\-]*:)?(//)?.*@", r"\1\2", uri.strip())
+    """A text that may be any URI, without what may be a secret in it: what stands before the host, and the query."""
+    without_user = re.sub(r"^([a-zA-Z][\w+.\-]*:)?(//)?.*@", r"\1\2", uri.strip(), flags=re.DOTALL)
+    return re.split(r"[?#]", without_user)[0]
 
 
 def _unquoted(text: str | None) -> str | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.filesystem import network_file_system
+from mlops_integrations.printing import escaped
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -34,7 +35,7 @@ class Voice:
             self._said.add(what)
             text = message % arguments if arguments else message
             # Keys may come from a stranger's file, and the message goes to a terminal.
-            logger.warning("mlops: %s", "".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+            logger.warning("mlops: %s", escaped(text))
 
     def once_each(self, what: str, about: str, message: str, *arguments: object) -> None:
         """As ``once``, for each of the first few things that it is about."""
@@ -115,7 +116,7 @@ class Voice:
             f"{delivered:,}",
             f"{total:,}",
             missing,
-            sync_command(self._directory),
+            escaped(sync_command(self._directory)),
         )
         self.once("another server", "it goes to %s; to another server with --to URI", destination)
 

@@ -44,8 +44,9 @@ def eventually(check: Callable[[], Any], seconds: float = SECONDS) -> Any:
 class MlflowServer:
     """``mlflow server`` on SQLite, that can be stopped and started again on the same port."""
 
-    def __init__(self, directory: Path, *options: str, prefix: str = "") -> None:
+    def __init__(self, directory: Path, *options: str, prefix: str = "", **environment: str) -> None:
         self.directory = directory
+        self._environment = environment
         self._options = [*options, *(["--static-prefix", prefix] if prefix else [])]
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}{prefix}"
@@ -58,6 +59,7 @@ class MlflowServer:
         command += ["--backend-store-uri", f"sqlite:///{self.directory / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.directory / "artifacts"), "--workers", "1", *self._options]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_"))}
+        clean |= self._environment
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.directory, env=clean, stdout=log, stderr=log, start_new_session=True

@@ -5,10 +5,12 @@ Redirects are not followed: they would turn a POST into a GET, and may carry cre
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import email.utils
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -22,7 +24,12 @@ from mlops_integrations.version import VERSION
 
 _CONNECT_SECONDS: Final = 10.0
 _SHOWN_CHARACTERS: Final = 300
-_BLOCK_BYTES: Final = 1024 * 1024
+_BLOCK_BYTES: Final = 64 * 1024
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of an answer, unpacked: far more than any that makes sense."""
+_OWN_HEADER_LENGTH: Final = 12
+"""What is shorter in a header of the user's is no key."""
+_SHORTEST_SECRET: Final = 4
 _CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
 _SLOWEST_FACTOR: Final = 4.0
 
@@ -87,6 +94,7 @@ class Transport:
         self._session = session or requests.Session()
         self._session.auth = self._credentials
         self._session.headers["User-Agent"] = f"mlops-integrations/{VERSION}"
+        self._own_headers = access.headers
         self._session.headers.update(dict(access.headers))
         self._verify: bool | str = access.server_certificate or not access.insecure_tls
         self._session.cert = access.client_certificate
@@ -135,6 +143,7 @@ class Transport:
         own_headers: Mapping[str, str] | None = None,
     ) -> Reply:
         headers = {**(own_headers or {}), **({"Content-Type": content_type} if body is not None else {})}
+        began = time.monotonic()
         try:
             response = self._session.request(
                 method,
@@ -145,7 +154,9 @@ class Transport:
                 timeout=(_CONNECT_SECONDS, self._timeout),
                 allow_redirects=False,
                 verify=self._verify,
+                stream=True,
             )
+            reply = self._reply(response)
         except requests.ReadTimeout:
             text = f"no answer within {self._timeout:g} s"
             # An old store may need long for a full batch: the next try is given more time, up to a bound.
@@ -153,16 +164,31 @@ class Transport:
             return Reply(None, None, text)
         except (requests.RequestException, HTTPError, OSError) as error:
             return Reply(None, None, _failure(error), sent=not _never_sent(error))
-        self._timeout = self._patience
-        return self._reply(response)
+        self._timeout = patience_after(time.monotonic() - began, self._patience)
+        return reply
 
     def _reply(self, response: requests.Response) -> Reply:
+        """Read the answer.
+
+        Raises:
+            RequestException: it breaks off, or is too long.
+        """
+        with response:
+            content = _content(response)
+        body = _json_object(content)
+        location = response.headers.get("Location")
+        if body is None or not response.ok:
+            # What went wrong is shown and written down; some servers show there what they were asked.
+            secrets = _secrets(response.request.headers, self._own_headers)
+            content = _without(content, secrets)
+            body = None if body is None else _json_object(content)
+            location = None if location is None else _without(location.encode(), secrets).decode(errors="replace")
         return Reply(
             status=response.status_code,
-            body=_json_object(response.content),
-            text=printable(response.text[:_SHOWN_CHARACTERS]),
+            body=body,
+            text=printable(_text(content[: 4 * _SHOWN_CHARACTERS], response.encoding)),
             retry_after=retry_after(response.headers.get("Retry-After"), time.time()),
-            location=response.headers.get("Location"),
+            location=location,
             headers=response.headers,
         )
 
@@ -188,6 +214,14 @@ class Transport:
             yield from response.iter_content(_BLOCK_BYTES)
 
 
+def patience_after(seconds: float, patience: float) -> float:
+    """How long to wait for the next answer, where the last one took so long: a busy server is not given up halfway.
+
+    What is given up is done all the same, and has to be asked for again: a server that is too slow gets slower by it.
+    """
+    return min(max(patience, 2 * seconds), _SLOWEST_FACTOR * patience)
+
+
 def retry_after(header: str | None, now: float) -> float | None:
     """Seconds to wait, from either form of the header: a number, or a date."""
     if header is None:
@@ -206,6 +240,40 @@ def printable(text: str) -> str:
     """A foreign text, cut, on one line and without control characters: it may end up on a terminal."""
     shown = "".join(c if c.isprintable() else " " for c in text[: 2 * _SHOWN_CHARACTERS])
     return " ".join(shown.split())[:_SHOWN_CHARACTERS]
+
+
+def _content(response: requests.Response) -> bytes:
+    content = bytearray()
+    for block in response.iter_content(_BLOCK_BYTES):
+        content += block
+        if len(content) > _MOST_BYTES:
+            raise requests.exceptions.ContentDecodingError(f"an answer of over {_MOST_BYTES // 2**20} MiB")
+    return bytes(content)
+
+
+def _text(content: bytes, encoding: str | None) -> str:
+    try:
+        return content.decode(encoding or "utf-8", errors="replace")
+    except LookupError:
+        return content.decode(errors="replace")
+
+
+def _secrets(headers: Mapping[str, str | bytes], own: Iterable[tuple[str, str]]) -> set[bytes]:
+    """What proved that a request was ours: the credentials, their parts, and the user's own headers."""
+    proof = headers.get("Authorization", b"")
+    whole = proof if isinstance(proof, bytes) else proof.encode()
+    found = {whole, *re.split(rb'[\s,"]+', whole)}
+    if whole.startswith(b"Basic "):
+        with contextlib.suppress(ValueError):
+            found.add(base64.b64decode(whole[6:]).partition(b":")[2])
+    found |= {value.encode() for _, value in own if len(value) >= _OWN_HEADER_LENGTH}
+    return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+
+
+def _without(content: bytes, secrets: Iterable[bytes]) -> bytes:
+    for secret in sorted(secrets, key=len, reverse=True):
+        content = content.replace(secret, b"***")
+    return content
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:

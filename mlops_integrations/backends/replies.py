@@ -13,6 +13,7 @@ from mlops_integrations.backends.http import Reply, printable
 
 T = TypeVar("T")
 
+_NAME_LENGTH: Final = 1_000
 NO_SUCH_CALL: Final = "NO_SUCH_CALL"
 """Our own code for an answer that knows nothing of what was called."""
 
@@ -80,12 +81,20 @@ def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[s
         return Outcome(Kind.RETRY, None, text, ambiguous=True)
 
 
+def _name(given: object) -> str:
+    """A server's id of something, which becomes part of addresses and of what is shown."""
+    name = str(given)
+    if not name.isprintable() or len(name) > _NAME_LENGTH:
+        raise ValueError("that is no id")
+    return name
+
+
 def server_run(run: dict[str, Any]) -> ServerRun:
     """A run, as far as the uploader wants to know it."""
     info, data = run["info"], run.get("data", {})
     return ServerRun(
-        run_id=str(info.get("run_id") or info["run_uuid"]),
-        experiment_id=str(info["experiment_id"]),
+        run_id=_name(info.get("run_id") or info["run_uuid"]),
+        experiment_id=_name(info["experiment_id"]),
         status=str(info.get("status", "")),
         active=info.get("lifecycle_stage", "active") == "active",
         empty=not data.get("metrics") and not data.get("params"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mlops_integrations import settings
@@ -75,8 +76,8 @@ def latest_run(root: Path) -> RunDirectory:
     runs = list(rundir.run_directories(root))
     if not runs:
         raise UsageError(f"no runs in {root}: --dir or MLOPS_DIR names another directory")
-    linked = (root / "latest").resolve()
-    return next((run for run in runs if run.path.resolve() == linked), runs[-1])
+    linked = os.path.realpath(root / "latest")
+    return next((run for run in runs if os.path.realpath(run.path) == linked), runs[-1])
 
 
 def _exact_names(run: RunDirectory) -> set[str | None]:

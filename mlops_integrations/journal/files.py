@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 from zlib import crc32
 
@@ -45,6 +45,13 @@ def open_private(path: Path, flags: int) -> int:
         with contextlib.suppress(OSError):  # another user's, or a file system that has no such thing
             os.fchmod(fd, _MODE)
     return fd
+
+
+def stays_within(path: str) -> bool:
+    """Whether a relative path leads to something below the directory that it starts from, on every system."""
+    inner = PurePosixPath(path)
+    outward = inner.is_absolute() or not inner.parts or ".." in inner.parts or bool(PureWindowsPath(path).anchor)
+    return not outward and "\\" not in path and "\0" not in path
 
 
 def make_private(path: Path) -> None:

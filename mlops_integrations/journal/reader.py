@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.journal.records import FORMAT, BadLineError, Header, Record, RunSpec, parse
+from mlops_integrations.journal.records import FORMAT, LONGEST_LINE_BYTES, BadLineError, Header, Record, RunSpec, parse
 
 _BLOCK_BYTES: Final = 256 * 1024
-_LONGEST_LINE_BYTES: Final = 64 * 1024 * 1024
 _TAIL_BYTES: Final = 64 * 1024
 _LAST_BYTES: Final = 16 * 1024
 
@@ -71,7 +70,7 @@ class JournalReader:
         lines = (self._tail + block).split(b"\n")
         self._tail = lines.pop()
         self._lines = iter(lines)
-        if len(self._tail) > _LONGEST_LINE_BYTES and not lines:
+        if len(self._tail) > LONGEST_LINE_BYTES and not lines:
             # No record is this long: damaged storage. What belongs to this line is passed over as it comes.
             self.bad_lines += not self._skipping
             self.offset += len(self._tail)

@@ -14,6 +14,9 @@ import msgspec
 
 FORMAT: Final = 1
 
+LONGEST_LINE_BYTES: Final = 64 * 1024 * 1024
+"""No record is longer: a longer line is damaged storage, and need not be held in memory."""
+
 UID_PREFIX: Final = "mlops-"
 """Begins our own ids of runs, so that nobody takes one for a server's."""
 

@@ -76,6 +76,9 @@ class JournalWriter:
             UnicodeEncodeError: some text holds half of a surrogate pair; nothing was written.
         """
         line = records.frame(record)
+        if len(line) > records.LONGEST_LINE_BYTES:
+            self.error = OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+            return False
         with self._lock:
             if self._torn:
                 line = _SPOILS + line

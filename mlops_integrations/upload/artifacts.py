@@ -6,17 +6,20 @@ nor the run's status. What can't be sent stays in the run directory, counted by 
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Final
 
 from mlops_integrations.backends.base import Backend, Kind
+from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import Artifact
 from mlops_integrations.upload.asking import Asking
 from mlops_integrations.upload.pacing import backoff
 
 MISSING: Final = "file is missing"
+LEADS_OUT: Final = "path that leads out of the run's artifacts"
 _MOST_TRIES_OF_A_DRAIN: Final = 4
 _LOOK_AGAIN_SECONDS: Final = 0.5
 """For a file that is not there yet: to look costs nothing, and what waits for it is ``finish``."""
@@ -68,6 +71,9 @@ class Artifacts:
         if not self.are_left or self._asking.now() < self._try_at:
             return False
         waiting = self._state.artifacts_waiting
+        astray = next((path for path in waiting if not files.stays_within(path)), None)
+        if astray is not None:
+            return self._done(astray, LEADS_OUT)
         # A file that is still being copied, or never will be, holds up none that is there.
         ready = (path for path, name in waiting.items() if self._is_there(name, settled=not writers_are_gone))
         path = next(ready, None)
@@ -90,7 +96,9 @@ class Artifacts:
     def _is_there(self, name: str, *, settled: bool) -> bool:
         """Whether there is such a file; if it is to be settled, no mere link to the user's, who may overwrite it."""
         file = self._directory / name
-        if not file.resolve().is_relative_to(self._directory.resolve()) or not file.is_file():
+        if not files.stays_within(name) or not file.is_file():
+            return False
+        if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(self._directory)):
             return False
         return not settled or file.stat().st_nlink == 1
 

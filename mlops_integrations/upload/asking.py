@@ -88,8 +88,9 @@ class Asking:
             self.glance()
             began = self._around.clock()
             outcome = call()
+            spent = self._around.clock() - began
             if outcome.ok:
-                self._pacer.observe(self._around.clock() - began, full=full)
+                self._pacer.observe(spent, full=full)
             if outcome.kind in {Kind.OK, Kind.REFUSED}:
                 self.answered()
                 return outcome
@@ -98,7 +99,7 @@ class Asking:
                 self.answered()
                 return Outcome(Kind.REFUSED, None, outcome.message, outcome.code, suspect=outcome.suspect)
             self.trouble(outcome)
-            self.back_off(attempt, outcome)
+            self.back_off(attempt, outcome, spent)
 
     def answered(self) -> None:
         """The server speaks to us: whatever the trouble was, it is over."""
@@ -121,11 +122,17 @@ class Asking:
             self._state.trouble = fresh
             self.save()
 
-    def back_off(self, attempt: int, outcome: Outcome[T]) -> None:
-        """Wait before the next attempt; somebody who waits for us ends it, unless the server asked for the pause."""
+    def back_off(self, attempt: int, outcome: Outcome[T], spent: float = 0.0) -> None:
+        """Wait before the next attempt; somebody who waits for us ends it, unless the server asked for the pause.
+
+        Args:
+            attempt: its number, from 1.
+            outcome: what became of it.
+            spent: seconds that it took.
+        """
         around = self._around
         self.check_patience(self._last_answer, outcome.message)
-        seconds = backoff(attempt, outcome.retry_after, around.rng)
+        seconds = backoff(attempt, outcome.retry_after, around.rng, spent)
         if outcome.kind is Kind.DENIED:
             seconds = max(seconds, min(DENIED_BACKOFF, 2.0 ** min(attempt, 16)))
         asked_for = outcome.retry_after is not None or outcome.kind is Kind.DENIED

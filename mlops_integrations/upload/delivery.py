@@ -13,6 +13,7 @@ from typing import Final
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.lease import Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.printing import escaped
 from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import InterruptedUploadError, StoppedByServerError, Surroundings
 from mlops_integrations.upload.fsync import JournalSync
@@ -112,7 +113,7 @@ class Delivery:
             logger.info("interrupted")
         except StoppedByServerError as error:
             self._refused_by_server = True
-            logger.warning("mlops: stopped: %s", error)
+            logger.warning("mlops: stopped: %s", escaped(str(error)))
         finally:
             self._lease.release()
 
@@ -136,4 +137,4 @@ class Delivery:
         text = str(error)
         if text != self._disk_trouble:
             self._disk_trouble = text
-            logger.warning("mlops: the run directory can't be used, trying again: %s", text)
+            logger.warning("mlops: the run directory can't be used, trying again: %s", escaped(text))

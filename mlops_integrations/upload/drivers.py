@@ -17,6 +17,7 @@ from typing import Final
 from mlops_integrations import settings as settings_module
 from mlops_integrations.journal import cursor, files, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.printing import escaped
 from mlops_integrations.settings import Settings
 from mlops_integrations.upload import detached
 from mlops_integrations.upload.detached import Detached
@@ -117,7 +118,7 @@ class Driver:
             finally:
                 os.close(log)
         except (OSError, ValueError, RuntimeError) as error:
-            self._fall_back(str(error))
+            self._fall_back(escaped(str(error)))
         finally:
             if pidfd is not None:
                 os.close(pidfd)

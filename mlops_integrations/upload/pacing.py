@@ -11,7 +11,8 @@ from typing import Final
 
 _REST_FACTOR: Final = 9.0
 _SHORTEST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
+_LONGEST_PAUSE: Final = 300.0
+"""Thousands of runs keep to a tenth of a server only if they may wait long: with fewer seconds it never recovers."""
 _JITTER: Final = 0.2
 _SMOOTHING: Final = 0.3
 _STRAINED_FACTOR: Final = 4.0
@@ -20,6 +21,7 @@ _REMEMBERED_FULL_BATCHES: Final = 64
 _FIRST_BACKOFF: Final = 0.5
 _LONGEST_BACKOFF: Final = 60.0
 _LONGEST_RETRY_AFTER: Final = 300.0
+_RETRY_AFTER_SPREAD: Final = 0.5
 DENIED_BACKOFF: Final = 30.0
 
 
@@ -30,12 +32,28 @@ class Pacer:
         self._rng = rng
         self._smoothed: float | None = None
         self._full: deque[float] = deque(maxlen=_REMEMBERED_FULL_BATCHES)
+        self.due = float("-inf")
+        """When to send what does not fill a request."""
 
     def observe(self, seconds: float, *, full: bool) -> None:
         """A request took this long."""
         self._smoothed = seconds if self._smoothed is None else self._smoothed + _SMOOTHING * (seconds - self._smoothed)
         if full:
             self._full.append(seconds)
+
+    def may_send(self, now: float, *, full: bool, hurry: bool) -> bool:
+        """Whether to send now what there is.
+
+        Args:
+            now: the clock's time.
+            full: it fills a request, or it is all that will come.
+            hurry: somebody waits for it.
+        """
+        return hurry or (full and not self.strained) or now >= self.due
+
+    def sent(self, now: float) -> None:
+        """What there was has been sent."""
+        self.due = now + self.pause()
 
     def pause(self) -> float:
         """Seconds to wait before what is there is sent although it fills no request."""
@@ -52,8 +70,13 @@ class Pacer:
         return lately > 0.0 and lately >= _STRAINED_FACTOR * min(self._full)
 
 
-def backoff(attempt: int, retry_after: float | None, rng: random.Random) -> float:
-    """Seconds to wait after failed attempt number ``attempt`` (from 1): full jitter, and what the server asks for."""
+def backoff(attempt: int, retry_after: float | None, rng: random.Random, spent: float = 0.0) -> float:
+    """Seconds to wait after failed attempt number ``attempt`` (from 1): full jitter, after what the server asks for.
+
+    It may name the same moment to thousands: they come after it, and not together. Nor do those at once who waited in
+    vain: a server that has choked on too many requests is not given all of them again. ``spent`` is for how long.
+    """
     # The exponent is bounded before it is used: an outage of days must not overflow.
     ceiling = min(_FIRST_BACKOFF * 2.0 ** min(attempt, 16), _LONGEST_BACKOFF)
-    return max(rng.uniform(0.0, ceiling), min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
+    asked = min(retry_after or 0.0, _LONGEST_RETRY_AFTER)
+    return asked + rng.uniform(0.0, max(ceiling, min(spent, _LONGEST_BACKOFF), _RETRY_AFTER_SPREAD * asked))

@@ -56,7 +56,8 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     from mlops_integrations.journal.rundir import RunDirectory
     from mlops_integrations.upload.delivery import Delivery
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger().handlers[0].setFormatter(_Plain("%(asctime)s %(process)d %(message)s"))
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     run = RunDirectory(Path(directory))
     hours = _Hours(settings.linger())
@@ -79,9 +80,22 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         delivery.run()
     except TimeIsOverError:
         logging.getLogger(_PACKAGE).info("time is over, in the middle of a request")
-    signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter's exit takes handlers away, and a signal would end us
+    except Exception:  # as it would end without us; but its text may hold what a server said
+        logging.getLogger(_PACKAGE).exception("failed")
+        sys.exit(1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter's exit takes handlers away: a signal would end us
     run.say_ready(leaving=True)
     logging.getLogger(_PACKAGE).info("done")
+
+
+class _Plain(logging.Formatter):
+    """Spells out what steers a terminal: somebody will look at the log on one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from mlops_integrations.printing import escaped
+
+        return escaped(super().format(record), keep="\n")
 
 
 class _Hours:

@@ -118,7 +118,6 @@ class Uploader:
 
     def _loop(self, until: Mapping[str, int] | None) -> Result:
         self._recognize()
-        due = self._clock()
         hurry = False
         while True:
             self._asking.glance()
@@ -130,10 +129,9 @@ class Uploader:
                 self._opening.open(self._spec, self._run.sizes(), known_elsewhere=self._is_known_elsewhere())
             orphaned = ended is not None and self._writers.final
             if self._chunk:
-                at_once = (full or until is not None) and not self._pacer.strained
-                if at_once or hurry or self._clock() >= due:
+                if self._pacer.may_send(self._clock(), full=full or until is not None, hurry=hurry):
                     self._deliver()
-                    due = self._clock() + self._pacer.pause()
+                    self._pacer.sent(self._clock())
                     self._artifacts.send_next(writers_are_gone=orphaned)
                     if until is not None and ended is None and self.state.covers(until):
                         return Result(delivered=True, closed=False)
@@ -143,7 +141,7 @@ class Uploader:
                 result = self._settle(ended, drains=until is not None)
                 if result is not None:
                     return result
-            until_due = due - self._clock() if self._chunk else _POLL_SECONDS
+            until_due = self._pacer.due - self._clock() if self._chunk else _POLL_SECONDS
             self._asking.wait(min(until_due, _POLL_SECONDS))
 
     def _recognize(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations.backends.http import Reply, Transport, printable, retry_after
+from mlops_integrations.backends.http import Reply, Transport, patience_after, printable, retry_after
 from mlops_integrations.settings import Access
 from mlops_integrations.version import VERSION
 
@@ -161,6 +161,14 @@ def test_server_that_does_not_answer(server: Any) -> None:
         over.set()
     assert [(reply.status, reply.sent) for reply in replies] == [(None, True), (None, True)]
     assert [reply.text for reply in replies] == ["no answer within 0.1 s", "no answer within 0.2 s"]
+
+
+@pytest.mark.parametrize(
+    ("took", "patience"), [(0.01, 30.0), (14.0, 30.0), (25.0, 50.0), (59.0, 118.0), (500.0, 120.0)]
+)
+def test_a_slow_server_is_given_time(took: float, patience: float) -> None:
+    """Twice what it took the last time, up to four times what is usual."""
+    assert patience == patience_after(took, 30.0)
 
 
 def closed_port() -> int:

@@ -156,7 +156,7 @@ def test_lines_longer_than_a_block(place: Path) -> None:
 
 def test_endless_line_is_passed_over(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged storage may hold a line without end: it is one bad line, and takes no memory."""
-    monkeypatch.setattr(reader_module, "_LONGEST_LINE_BYTES", 1_000_000)
+    monkeypatch.setattr(reader_module, "LONGEST_LINE_BYTES", 1_000_000)
     found, reader = read(place, WHOLE + b"x" * 5_000_000 + b"\n" + LINES[2])
     assert [*SMALL, SMALL[2]] == found
     assert (place.stat().st_size, 1) == (reader.offset, reader.bad_lines)

@@ -37,11 +37,11 @@ def test_first_records_go_at_once() -> None:
 
 @given(st.lists(SECONDS, min_size=1), EDGES)
 def test_pause_bounds(durations: list[float], rng: random.Random) -> None:
-    """However fast or slow the server is, the pause lies between half a second and half a minute, and its jitter."""
+    """However fast or slow the server is, the pause lies between half a second and five minutes, and its jitter."""
     pacer = Pacer(rng)
     for seconds in durations:
         pacer.observe(seconds, full=False)
-    assert 0.5 * 0.8 <= pacer.pause() <= 30.0 * 1.2
+    assert 0.5 * 0.8 <= pacer.pause() <= 300.0 * 1.2
 
 
 def test_pause_is_nine_requests_long() -> None:
@@ -97,10 +97,10 @@ def test_fast_hour_long_ago_is_forgotten() -> None:
 
 @given(st.integers(1, 10**6), st.none() | st.floats(0.0, allow_infinity=True, allow_nan=False), EDGES)
 def test_backoff_bounds(attempt: int, retry_after: float | None, rng: random.Random) -> None:
-    """Never longer than a minute of our own will or five minutes of the server's, never shorter than it asks."""
+    """A minute of our own will at most; what the server asks for, up to five minutes, and half of that on top."""
     seconds = backoff(attempt, retry_after, rng)
     asked = min(retry_after or 0.0, 300.0)
-    assert asked <= seconds <= max(60.0, asked)
+    assert asked <= seconds <= asked + max(60.0, 0.5 * asked)
 
 
 @pytest.mark.parametrize(

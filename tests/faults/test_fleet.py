@@ -1,0 +1,28 @@
+"""Many runs share one server: no herd after an outage, each gets its share, the backlog goes as fast as it can.
+
+The table is printed: ``pytest -s tests/faults/test_fleet.py``, or ``python tests/fleet.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import fleet
+from fleet import HEADER, row, simulate
+
+
+@pytest.mark.parametrize("announces", [False, True], ids=["refused", "announced"])
+@pytest.mark.parametrize("runs", [1, 10, 100, 1_000, 10_000])
+def test_runs_that_share_a_server(runs: int, announces: bool) -> None:
+    """Ten minutes of outage, whether the server tells when it is back or not, and an end of all runs at once."""
+    one = simulate(runs, announces=announces)
+    print(f"\n{HEADER}\n{row(one)}")
+
+    assert one.undelivered == 0
+    assert one.used <= 1.0
+    assert one.queue < fleet.ACCEPT_QUEUE or runs > fleet.ACCEPT_QUEUE
+    assert one.herd <= max(0.1, 2.0 / runs**0.5)  # few runs are no herd
+    assert one.fairness <= 4.0
+    assert one.wasted <= 0.2
+    assert one.caught_up <= 2.0 * one.least + 240.0  # who has just asked in vain waits a minute, then its turn
+    assert one.drained <= 2.0 * one.least_drained + 1.0
