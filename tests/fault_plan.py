@@ -94,7 +94,8 @@ class Plan:
             return rng.choice([Fault.LATE, *sorted(DONE_FIRST - SLOW, key=str)])
         if rng.random() >= self._rate:
             return None
-        fault = rng.choice([fault for fault in Fault if self._slow or fault not in SLOW])
+        often = [Fault.INTERNAL_CODE, Fault.INTERNAL_DONE]
+        fault = rng.choice([fault for fault in [*Fault, *often] if self._slow or fault not in SLOW])
         if fault is Fault.NOT_FOUND and call == "experiments/get-by-name":
             return None  # by that a client knows a server before 1.3, and can't know better
         self._slow -= fault in SLOW
