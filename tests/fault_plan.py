@@ -10,7 +10,7 @@ _STICKY: Final = 0.25
 """How often a failure is no moment's, but lasts for some requests."""
 _STICKY_CODE: Final = 0.6
 """Likewise of internal errors, which look as if the request were to blame."""
-_AT_CREATION: Final = 0.3
+_AT_CREATION: Final = 0.4
 """How often the creation of a run, which comes but once, is done with no clear answer."""
 
 
@@ -91,7 +91,7 @@ class Plan:
             self._sticky = None
             return None  # what lasts comes to an end: a client that has waited long enough gets through
         if call == "runs/create" and rng.random() < _AT_CREATION:
-            return rng.choice([Fault.LATE, *sorted(DONE_FIRST - SLOW, key=str)])
+            return Fault.LATE if rng.random() < 0.5 else rng.choice(sorted(DONE_FIRST - SLOW, key=str))
         if rng.random() >= self._rate:
             return None
         often = [Fault.INTERNAL_CODE, Fault.INTERNAL_DONE]
