@@ -10,7 +10,7 @@ _STICKY: Final = 0.25
 """How often a failure is no moment's, but lasts for some requests."""
 _STICKY_CODE: Final = 0.6
 """Likewise of internal errors, which look as if the request were to blame."""
-_AT_CREATION: Final = 0.3
+_AT_CREATION: Final = 0.4
 """How often the creation of a run, which comes but once, is done with no clear answer."""
 
 
@@ -91,10 +91,11 @@ class Plan:
             self._sticky = None
             return None  # what lasts comes to an end: a client that has waited long enough gets through
         if call == "runs/create" and rng.random() < _AT_CREATION:
-            return rng.choice([Fault.LATE, *sorted(DONE_FIRST - SLOW, key=str)])
+            return Fault.LATE if rng.random() < 0.5 else rng.choice(sorted(DONE_FIRST - SLOW, key=str))
         if rng.random() >= self._rate:
             return None
-        fault = rng.choice([fault for fault in Fault if self._slow or fault not in SLOW])
+        often = [Fault.INTERNAL_CODE, Fault.INTERNAL_DONE]
+        fault = rng.choice([fault for fault in [*Fault, *often] if self._slow or fault not in SLOW])
         if fault is Fault.NOT_FOUND and call == "experiments/get-by-name":
             return None  # by that a client knows a server before 1.3, and can't know better
         self._slow -= fault in SLOW

@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -97,9 +97,10 @@ class Clock:
 class Hasty(HTTPAdapter):
     """Does not wait long for an answer that will not come; as long as need be for any other."""
 
-    def __init__(self, server: FaultyServer) -> None:
+    def __init__(self, server: FaultyServer, perhaps_die: Callable[[], None]) -> None:
         super().__init__()
         self._server = server
+        self._perhaps_die = perhaps_die
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
         assert request.path_url is not None
@@ -107,11 +108,13 @@ class Hasty(HTTPAdapter):
         if fault in SLOW:
             options["timeout"] = (10.0, _IN_VAIN_SECONDS)
         try:
-            return super().send(request, **options)
+            response = super().send(request, **options)
         except requests.ReadTimeout:
             # However busy the machine is: what was to be done before the time-out is done.
             assert self._server.hung.acquire(timeout=60.0)
             raise
+        self._perhaps_die()
+        return response
 
 
 class StandIn:
@@ -207,6 +210,7 @@ class World:
         self._calls = log_calls(seed, rng.choice([20, 60, 150]), poison=self._poisoned)
         self._over = False
         self._pace = rng.choice([0.05, 0.3])
+        self._deadly = rng.choice([0.0, 0.02])
         self._until = 0.0
 
     def __enter__(self) -> World:
@@ -270,6 +274,11 @@ class World:
         except GaveUpError:
             self.tried["uploader gave up"] += 1
 
+    def _perhaps_die(self) -> None:
+        """When the server has done it, and before anybody could write that down."""
+        if self._rng.random() < self._deadly:
+            raise Killed
+
     def _lose_power(self) -> None:
         """Now and then it was the machine: the cursor, which is not brought to the disk each time, is empty."""
         for path in self._run.path.glob("cursor-*.json"):
@@ -291,7 +300,7 @@ class World:
     @contextlib.contextmanager
     def _uploader(self, around: Surroundings) -> Iterator[Uploader]:
         with requests.Session() as session:
-            session.mount("http://", Hasty(self.server))
+            session.mount("http://", Hasty(self.server, self._perhaps_die))
             transport = Transport(Access(), session)
             writers = Writers(self._run)
             try:
@@ -301,7 +310,7 @@ class World:
                 writers.close()
 
     def _deliver_in_peace(self) -> Result:
-        self._until, self._pace = float("inf"), 0.0
+        self._until, self._pace, self._deadly = float("inf"), 0.0, 0.0
         with self._uploader(self._around(patience=600.0)) as uploader:
             return uploader.drain()
 
