@@ -81,9 +81,9 @@ def check(server: FakeMlflow, directory: Path, status: str) -> None:
 
 
 class SilentServer:
-    """Accepts every connection and never answers; with ``drips``, a byte of an answer now and then. A context."""
+    """Accepts every connection and never answers; with ``drips``, begins to, a byte now and then. A context."""
 
-    def __init__(self, drips: bytes = b"") -> None:
+    def __init__(self, *, drips: bool = False) -> None:
         self._drips = drips
         self._over = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -121,7 +121,9 @@ class SilentServer:
             try:
                 if connection.recv(1):
                     self.asked.set()
+                if self._drips:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
                 while not self._over.wait(0.2):
-                    connection.sendall(self._drips)
+                    connection.sendall(b" " if self._drips else b"")
             except OSError:
                 return
