@@ -275,6 +275,7 @@ def _made_elsewhere(spec: RunSpec, chosen: Settings, error: OSError, *, opened: 
     """A private directory for temporary files, where the default one can't be written; failing that, none."""
     try:
         root = Path(tempfile.mkdtemp(prefix="mlops_runs-"))
+        root.chmod(0o700)  # a strange umask would keep even its owner out
         run = Run(spec, rundir.make(root, spec.name, spec.uid), replace(chosen, root=root))
         if opened:
             run.recording.open()

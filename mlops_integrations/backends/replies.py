@@ -18,9 +18,11 @@ NO_SUCH_CALL: Final = "NO_SUCH_CALL"
 """Our own code for an answer that knows nothing of what was called."""
 
 _DENIED_CODES: Final = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+_SUSPECT_CODES: Final = frozenset({"INTERNAL_ERROR", "BAD_REQUEST"})
+"""What MLflow says when its database fails: of the moment (no connection is left), or of this very request."""
 _TRANSIENT_CODES: Final = frozenset(
     {
-        "INTERNAL_ERROR",
+        *_SUSPECT_CODES,
         "TEMPORARILY_UNAVAILABLE",
         "SERVICE_UNDER_MAINTENANCE",
         "WORKSPACE_TEMPORARILY_UNAVAILABLE",
@@ -63,9 +65,9 @@ def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
     elif status in {requests.codes.not_found, requests.codes.method_not_allowed}:
         text = f"HTTP {status}: no MLflow API at this address (is a path prefix missing?)"
         code = NO_SUCH_CALL
-    done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout
     known = code if isinstance(code, str) else None
-    suspect = known == "INTERNAL_ERROR"
+    suspect = known in _SUSPECT_CODES
+    done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout or suspect
     return Outcome(Kind.RETRY, None, text, known, reply.retry_after, done, suspect)
 
 

@@ -35,7 +35,8 @@ class JournalReader:
         self._file = path.open("rb", buffering=0)
         self._file.seek(offset)
         self._lines: Iterator[bytes] = iter(())
-        self._tail = b""
+        self._tail: list[bytes] = []
+        """What was read of a line whose end was not, in pieces."""
         self._skipping = False
 
     def next(self) -> Record | None:
@@ -67,14 +68,18 @@ class JournalReader:
         block = self._file.read(_BLOCK_BYTES)
         if not block:
             return False
-        lines = (self._tail + block).split(b"\n")
-        self._tail = lines.pop()
-        self._lines = iter(lines)
-        if len(self._tail) > LONGEST_LINE_BYTES and not lines:
+        first, *lines = block.split(b"\n")
+        self._tail.append(first)
+        self._lines = iter(())
+        if lines:
+            last = lines.pop()
+            self._lines = iter([b"".join(self._tail), *lines])
+            self._tail = [last]
+        elif self._skipping or sum(map(len, self._tail)) > LONGEST_LINE_BYTES:
             # No record is this long: damaged storage. What belongs to this line is passed over as it comes.
             self.bad_lines += not self._skipping
-            self.offset += len(self._tail)
-            self._tail, self._skipping = b"", True
+            self.offset += sum(map(len, self._tail))
+            self._tail, self._skipping = [], True
         return True
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def other(status: int | None, *, sent: bool = True) -> Reply:
         (other(None), Kind.RETRY, True),
         (other(None, sent=False), Kind.RETRY, False),
         (error(400, "INVALID_PARAMETER_VALUE"), Kind.REFUSED, False),
-        (error(400, "BAD_REQUEST"), Kind.REFUSED, False),
+        (error(400, "BAD_REQUEST"), Kind.RETRY, True),
         (error(404, "RESOURCE_DOES_NOT_EXIST"), Kind.REFUSED, False),
         (error(400, "RESOURCE_ALREADY_EXISTS"), Kind.REFUSED, False),
         # Old servers say everything with 500.

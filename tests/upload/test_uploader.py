@@ -70,6 +70,12 @@ def test_a_drain_delivers_and_closes(server: FakeMlflow, uploader: Make, record:
     assert len(server.requests) == before
 
 
+FAILURE = pytest.mark.parametrize(
+    ("status", "code"), [(500, "INTERNAL_ERROR"), (400, "BAD_REQUEST")], ids=["internal error", "no connection left"]
+)
+"""What MLflow answers when something of its own fails, and when its database does."""
+
+
 class Crash(BaseException):
     """The uploader's process dies here."""
 
@@ -194,30 +200,32 @@ def test_one_culprit_is_found_with_few_requests(
     assert server.requests.count("runs/log-batch") <= 1 + 2 * 10
 
 
+@FAILURE
 def test_a_record_at_which_the_server_fails_each_time_does_not_hold_up_the_rest(
-    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec
+    server: FakeMlflow, uploader: Make, run: RunDirectory, header: Header, spec: RunSpec, status: int, code: str
 ) -> None:
-    """A request that ends in an internal error each time, while others do not, is poison like a refused one."""
+    """A request that ends in a failure of the server each time, while others do not, is poison like a refused one."""
     journal = JournalWriter(run.path, header, structs.replace(spec, experiment_name="fake"))
     for step in range(100):
         journal.append(Metrics(1_000 + step, [("poison" if step == 61 else "loss", float(step), step)]))
     journal.finish(End(9_000, "FINISHED"))
-    server.refuse_metric("poison", 500, "INTERNAL_ERROR")
+    server.refuse_metric("poison", status, code)
 
     delivering = uploader()
 
     assert delivering.drain() == Result(delivered=True, closed=True)
     assert server.run("baseline").metrics == expected(100) - {("loss", 61.0, 1_061, 61)}
-    assert delivering.state.refused == {"INTERNAL_ERROR": 1}
+    assert delivering.state.refused == {code: 1}
 
 
+@FAILURE
 def test_a_server_that_fails_at_everything_is_no_proof_of_poison(
-    server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory
+    server: FakeMlflow, uploader: Make, record: Record, run: RunDirectory, status: int, code: str
 ) -> None:
     """While the server fails at other writes too, nothing is set aside."""
     record(100)
-    server.answer_next("runs/log-batch", 500, times=8, body={"error_code": "INTERNAL_ERROR"})
-    server.answer_next("runs/update", 500, times=8, body={"error_code": "INTERNAL_ERROR"})
+    server.answer_next("runs/log-batch", status, times=8, body={"error_code": code})
+    server.answer_next("runs/update", status, times=8, body={"error_code": code})
 
     uploader().drain()
 
