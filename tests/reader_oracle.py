@@ -24,6 +24,7 @@ from mlops_integrations.journal.records import (
     Losses,
     Metrics,
     Params,
+    Points,
     Record,
     RunSpec,
     Tags,
@@ -38,16 +39,18 @@ RECORDS: Final[list[Record]] = [
     Tags(10, {"стадия": "dev"}),
     Metrics(11, [("loss", 0.25, 2**63 - 1)]),
     Artifact(12, "artifacts/веса.pt", "веса.pt", 5),
+    Metrics(12, [("loss", 0.125, 7), ("точность", 1e300, 7)]),
     Losses(12, {"disk: No space left on device": 2}),
     End(12, "FINISHED", None, provisional=False, points=4),
 ]
 """Of each type one, at least."""
 
 LINES: Final = [frame(record) for record in RECORDS]
+LINES[-3] = frame(Points(12, 7, {"loss": 0.125, "точность": 1e300}))  # read as the Metrics above
 WHOLE: Final = b"".join(LINES)
 
 _CHECKSUM: Final = re.compile(rb"[0-9a-fA-F]{8}")
-_record_of: Final = msgspec.json.Decoder(Record).decode
+_record_of: Final = msgspec.json.Decoder(Record | Points).decode
 
 
 def expected(content: bytes) -> tuple[list[Record], int, int]:
@@ -75,9 +78,14 @@ def _parsed(line: bytes) -> Record | None:
     if not spelled or line[8:9] != b" ":
         return None
     try:
-        return _record_of(line[9:]) if int(line[:8], 16) == crc32(line[9:]) else None
+        if int(line[:8], 16) != crc32(line[9:]):
+            return None
+        record = _record_of(line[9:])
     except (ValueError, RecursionError):
         return None
+    if isinstance(record, Points):
+        return Metrics(record.time, [(key, value, record.step) for key, value in record.values.items()])
+    return record
 
 
 def check(path: Path, content: bytes, cuts: Sequence[int] = (), block: int = 256 * 1024) -> None:
