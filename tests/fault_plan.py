@@ -10,6 +10,8 @@ _STICKY: Final = 0.25
 """How often a failure is no moment's, but lasts for some requests."""
 _STICKY_CODE: Final = 0.6
 """Likewise of internal errors, which look as if the request were to blame."""
+_LULL: Final = 12
+"""Requests without internal errors after some in a row."""
 _AT_CREATION: Final = 0.4
 """How often the creation of a run, which comes but once, is done with no clear answer."""
 
@@ -79,7 +81,7 @@ class Plan:
         self._rate = self._rng.uniform(least, 0.6)
         self._slow = slow
         self._sticky: tuple[Fault, str | None] | None = None
-        self._left = 0
+        self._left = self._lull = 0
 
     def draw(self, call: str) -> Fault | None:
         """What becomes of the next request."""
@@ -88,14 +90,18 @@ class Plan:
             fault, self._left = self._sticky[0], self._left - 1
             if self._left >= 0:
                 return fault
-            self._sticky = None
-            return None  # what lasts comes to an end: a client that has waited long enough gets through
+            # What lasts comes to an end. Who goes on with internal errors for minutes, and does all else, is not
+            # ill but refuses the request.
+            self._sticky, self._lull = None, _LULL
+            return None
         if call == "runs/create" and rng.random() < _AT_CREATION:
             return Fault.LATE if rng.random() < 0.5 else rng.choice(sorted(DONE_FIRST - SLOW, key=str))
         if rng.random() >= self._rate:
             return None
+        self._lull = max(0, self._lull - 1)
         often = [Fault.INTERNAL_CODE, Fault.INTERNAL_DONE]
-        fault = rng.choice([fault for fault in [*Fault, *often] if self._slow or fault not in SLOW])
+        choice = [fault for fault in [*Fault, *often] if self._slow or fault not in SLOW]
+        fault = rng.choice([fault for fault in choice if not self._lull or CODES.get(fault) != "INTERNAL_ERROR"])
         if fault is Fault.NOT_FOUND and call == "experiments/get-by-name":
             return None  # by that a client knows a server before 1.3, and can't know better
         self._slow -= fault in SLOW

@@ -15,9 +15,9 @@ from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 
 _REASON_LENGTH: Final = 500
-_SECOND_CHANCES: Final = (1.0, 4.0, 25.0)
+_SECOND_CHANCES: Final = (1.0, 4.0, 25.0, 60.0)
 """Seconds before the server is asked again for what it has failed at."""
-_MORE_CHANCES: Final = (60.0, 60.0)
+_MORE_CHANCES: Final = (60.0,)
 """Likewise, if it has taken nothing at all: perhaps it fails at everything of this kind, for the moment."""
 
 

@@ -91,7 +91,7 @@ def test_what_a_server_only_fails_at_gets_more_chances(ill: int) -> None:
     assert [item for item in metrics(20) if item[3] != 5] == sorted(server.taken, key=lambda item: item[3])
     assert 19 == taken
     assert [metrics(20)[5]] == [metric for part in aside for metric in part.metrics]
-    assert [1.0, 4.0, 25.0] == waits
+    assert [1.0, 4.0, 25.0, 60.0] == waits
 
 
 def test_a_batch_of_culprits_is_given_up_in_the_end() -> None:
