@@ -95,7 +95,7 @@ FOREIGN = {
     "numpy": set(),
     "rich": {"command"},
     "plotext": {"command"},
-    "pickle": set(),
+    **{module: set() for module in ("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml")},
 }
 """Who may import what is not ours."""
 
@@ -237,6 +237,14 @@ def test_the_process_belongs_to_its_owner() -> None:
     ):
         assert [name for name in SOURCES if calls_of(name, attribute)] == []
     assert {"upload.side_process"} >= {name for name in SOURCES if calls_of(name, "logging.basicConfig")}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_code_comes_from_data(name: str) -> None:
+    """What is read from disk and from servers is data: nothing of it is evaluated."""
+    calls = [node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+    assert set() == {call.id for call in calls if isinstance(call, ast.Name)} & {"eval", "exec", "compile"}
+    assert not calls_of(name, "torch.load")
 
 
 @pytest.mark.parametrize("name", SOURCES)

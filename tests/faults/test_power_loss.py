@@ -33,7 +33,7 @@ from mlops_integrations.upload.uploader import Result, Uploader
 from mlops_integrations.upload.writers import Writers
 from power import Moment, Trace, image
 
-SEEDS = int(os.environ.get("FAULT_SEEDS", "8"))
+SEEDS = int(os.environ.get("FAULT_SEEDS", "5"))
 IMAGES_OF_A_MOMENT = 2
 UID = "mlops-0123456789abcdef0123456789abcdef"
 LATER = 5
