@@ -40,6 +40,9 @@ run.log_metric('fresh', 1.0, step=0, timestamp={time})
 print(run.finish(timeout=90))
 """
 
+_KILLED: list[tuple[str, str | None]] = [("KILLED", "SIGKILL"), ("FAILED", "process disappeared")]
+_FINISHED: list[tuple[str, str | None]] = [("FINISHED", None)]
+
 
 class RealWorld:
     """What one seed makes of it. A context manager: it leaves no process behind.
@@ -72,7 +75,8 @@ class RealWorld:
         self._calls = list(log_calls(seed, CALLS))
         self._caught: list[int] = []
         """Numbers of the calls that a kill has caught."""
-        self._killed_last = False
+        self._endings = _FINISHED
+        """What may be said of how it ended."""
         self._moments = random.Random(f"moments {seed}")
         (directory / "returned").write_bytes(struct.pack("q", 0))
         server.on_request = self._perhaps_kill_the_uploader
@@ -92,7 +96,7 @@ class RealWorld:
     def play(self) -> None:
         """Train and deliver under fire, then in peace; raises what is not as it should be."""
         rng = self._rng
-        while self._returned < CALLS and not (self._killed_last and rng.random() < 0.2):
+        while self._returned < CALLS and not (self._endings == _KILLED and rng.random() < 0.2):
             self._train(rng)
         self._server.on_request = lambda _request, _done: None
         self._server.calm()
@@ -102,7 +106,7 @@ class RealWorld:
         fresh = START + CALLS
         done = self._trainer.run(FRESH.format(uid=self._uid, time=fresh), **self._variables)
         assert done.stdout == "True\n", done.stderr
-        self._killed_last = False
+        self._endings = _FINISHED
         self._check([Metrics(fresh, [("fresh", 1.0, 0)])])
 
     @property
@@ -123,12 +127,12 @@ class RealWorld:
         mark = first
         while True:
             mark += rng.randint(1, 120)
-            if mark >= CALLS:
+            eventually(lambda mark=mark: self._returned >= min(mark, CALLS) or process.poll() is not None)
+            if self._returned >= CALLS or process.poll() is not None:
                 _, err = process.communicate(timeout=60)
                 assert process.returncode == 0, err
-                self._uid, self._killed_last = self._trainer.uid, False
+                self._uid, self._endings = self._trainer.uid, _FINISHED
                 return
-            self._await(process, mark)
             self._uid = self._trainer.uid
             victims = rng.choice(["uploader", "trainer", "both"])
             if victims != "trainer":
@@ -137,13 +141,10 @@ class RealWorld:
                 process.kill()
                 process.communicate()
                 self.tried["trainer killed"] += 1
-                self._killed_last = True
+                # It may have come to its end in the moment before.
+                self._endings = _KILLED if self._returned < CALLS else [*_KILLED, *_FINISHED]
                 self._pass_over_the_caught_one()
                 return
-
-    def _await(self, process: subprocess.Popen[str], mark: int) -> None:
-        eventually(lambda: self._returned >= mark or process.poll() is not None)
-        assert process.poll() is None, process.communicate()[1]
 
     def _pass_over_the_caught_one(self) -> None:
         caught = self._returned
@@ -173,13 +174,10 @@ class RealWorld:
         held = self._held(self._uid or "")
         wrong = differences(kept, caught, held)
         ended = held.status, held.reason or None
-        if ended not in ([*_KILLED] if self._killed_last else [("FINISHED", None)]):
-            wrong.append(f"{'killed' if self._killed_last else 'finished'}, and the server says {ended}")
+        if ended not in self._endings:
+            wrong.append(f"ended as {self._endings}, and the server says {ended}")
         assert [] == wrong, "\n".join(["", *wrong])
         self.tried.update({"log calls": len(acknowledged), "points": len(kept.points)} if more else {})
-
-
-_KILLED = [("KILLED", "SIGKILL"), ("FAILED", "process disappeared")]
 
 
 def held_by_mlflow(server: MlflowServer) -> Callable[[str], Held]:

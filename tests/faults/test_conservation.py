@@ -67,7 +67,7 @@ def test_real_processes(tmp_path: Path) -> None:
         directory.mkdir()
         return RealWorld(seed, directory, server, held_by(store)), server
 
-    play_all(list(seeds(24, 12)), "real_processes", make)
+    play_all(list(seeds(16, 18)), "real_processes", make)
 
 
 @pytest.mark.timeout(3600)
@@ -80,4 +80,4 @@ def test_real_mlflow(mlflow: MlflowServer, tmp_path: Path) -> None:
         directory.mkdir()
         return RealWorld(seed, directory, server, held_by_mlflow(mlflow), Content.in_sql), server
 
-    play_all(list(seeds(6, 50)), "real_mlflow", make)
+    play_all(list(seeds(4, 75)), "real_mlflow", make)
