@@ -29,6 +29,8 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of an answer, unpacked: far more than any that makes sense."""
 _OWN_HEADER_LENGTH: Final = 12
 """What is shorter in a header of the user's is no key."""
+_PART_LENGTH: Final = 20
+"""What is shorter in a signature is no key, but a word of it."""
 _SHORTEST_SECRET: Final = 4
 _CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
 _SLOWEST_FACTOR: Final = 4.0
@@ -181,7 +183,7 @@ class Transport:
             # What went wrong is shown and written down; some servers show there what they were asked.
             secrets = _secrets(response.request.headers, self._own_headers)
             content = _without(content, secrets)
-            body = None if body is None else _json_object(content)
+            body = None if body is None else {name: _told(name, value, secrets) for name, value in body.items()}
             location = None if location is None else _without(location.encode(), secrets).decode(errors="replace")
         return Reply(
             status=response.status_code,
@@ -262,12 +264,20 @@ def _secrets(headers: Mapping[str, str | bytes], own: Iterable[tuple[str, str]])
     """What proved that a request was ours: the credentials, their parts, and the user's own headers."""
     proof = headers.get("Authorization", b"")
     whole = proof if isinstance(proof, bytes) else proof.encode()
-    found = {whole, *re.split(rb'[\s,"]+', whole)}
-    if whole.startswith(b"Basic "):
+    scheme, _, rest = whole.partition(b" ")
+    found = {whole, rest} | {part for part in re.split(rb'[\s,"]+', rest) if len(part) >= _PART_LENGTH}
+    if scheme == b"Basic":
         with contextlib.suppress(ValueError):
-            found.add(base64.b64decode(whole[6:]).partition(b":")[2])
+            found.add(base64.b64decode(rest).partition(b":")[2])
     found |= {value.encode() for _, value in own if len(value) >= _OWN_HEADER_LENGTH}
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+
+
+def _told(name: str, value: object, secrets: Iterable[bytes]) -> object:
+    """A field of an error, without secrets; but its code decides, and is no place for any."""
+    if not isinstance(value, str) or name in {"code", "error_code"}:
+        return value
+    return _without(value.encode(errors="replace"), secrets).decode()
 
 
 def _without(content: bytes, secrets: Iterable[bytes]) -> bytes:

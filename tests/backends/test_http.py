@@ -254,3 +254,14 @@ def test_retry_after_arrives(server: Any, transport: Transport) -> None:
     """The reply carries it."""
     server.answer(429, b"{}", Retry_After="7")
     assert transport.get(server.url, {}).retry_after == 7.0
+
+
+def test_a_code_is_left_as_it_is(server: Any) -> None:
+    """Words of a signature, and a password that is part of the error's code, change nothing of what is decided on."""
+    server.answer(409, b'{"code": "InvalidatedRetryToken", "message": "you said date"}')
+    signed = (("Authorization", 'Signature headers="date host",signature="0123456789abcdef0123456789"'),)
+    reply = Transport(Access(headers=signed)).get(server.url, {})
+    assert {"code": "InvalidatedRetryToken", "message": "you said date"} == reply.body
+    server.answer(409, b'{"code": "InvalidatedRetryToken", "message": "you said date"}')
+    reply = Transport(Access(username="ann", password="date")).get(server.url, {})
+    assert {"code": "InvalidatedRetryToken", "message": "you said ***"} == reply.body
