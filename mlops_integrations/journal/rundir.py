@@ -122,7 +122,7 @@ class RunDirectory:
     def say_ready(self, *, leaving: bool = False) -> None:
         """Note that this side process has come up, or that it is about to end. Of several, each has its lines."""
         with contextlib.suppress(OSError):  # a full disk: it works all the same, or will
-            fd = os.open(self._ready, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            fd = files.open_private(self._ready, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 os.write(fd, b"%d\n" % (-os.getpid() if leaving else os.getpid()))
             finally:
