@@ -74,7 +74,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(tags=["extended"])
 def faults(session: nox.Session) -> None:
     """The promises under fire; ``FAULT_SEEDS=5000 nox -s faults`` tries more than CI has time for."""
-    session.install(".", "mlflow", "psutil", *group("test"), *CONSTRAINTS)
+    session.install(".", "mlflow", *group("test"), *CONSTRAINTS)
     if sys.version_info[:2] == (3, 11):
         session.install("atheris", *CONSTRAINTS)  # elsewhere it would have to be compiled
     session.run("pytest", "tests/faults", *session.posargs)

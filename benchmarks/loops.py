@@ -23,7 +23,7 @@ from benchmarks.trackers import quietly
 STEPS: Final = 1_500
 WARM: Final = 200
 """Steps at the beginning that are not counted."""
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 SLOW_STEPS: Final = 400
 SLOW: Final = ("MLflow",)
 
