@@ -127,14 +127,14 @@ def arriving(value: object) -> Arriving | None:
 
 def _from_torch(tensor: Any, device: str) -> Arriving | None:
     """Copies into page-locked memory after what the device has to do before, and before what changes it later."""
-    events = getattr(sys.modules["torch"], device)
+    module = getattr(sys.modules["torch"], device)
     if tensor.numel() != 1:
         return None
     tensor = tensor.detach()
     copy = tensor.new_empty(tensor.shape, device="cpu", pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
-    copied = events.Event()
-    copied.record()
+    copied = module.Event()
+    copied.record(module.current_stream(tensor.device))  # of several devices, the one that copies
 
     def get() -> object:
         copied.synchronize()

@@ -85,9 +85,10 @@ def _at_exit() -> None:
     """End every open run provisionally, then wait once, for all of them together."""
     error = uncaught_exception()
     status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
+    before = time.monotonic() + max((known.settings.finish_timeout for known in _recordings), default=0.0)
     for recording in _recordings.copy():
         try:
-            recording.end(status, reason, provisional=True)
+            recording.end(status, reason, provisional=True, seconds=max(0.0, before - time.monotonic()))
         except Exception as failure:  # of one run: the others are to be ended all the same
             recording.lose("internal error", 1, f"the run's end was not recorded: {failure!r}")
     waiting = [recording for recording in _recordings if recording.awaits_delivery()]

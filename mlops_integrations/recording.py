@@ -229,10 +229,10 @@ class Recording:
         self._in_training = max(0, self._in_training - 1)
         self.training_error = None if status == ending.FINISHED else (status, reason)
 
-    def end(self, status: str, reason: str | None, *, provisional: bool = False) -> None:
-        """Write the last record of this journal file, unless that is done."""
+    def end(self, status: str, reason: str | None, *, provisional: bool = False, seconds: float | None = None) -> None:
+        """Write the last record of this journal file, unless that is done; ``seconds`` bound what must come before."""
         if self.before_end is not None and self.is_open:
-            self.before_end(self.settings.finish_timeout)
+            self.before_end(self.settings.finish_timeout if seconds is None else seconds)
         with self.lock:
             writer = self._writer
             if writer is None or self._end is not None or self._is_deleted(writer):

@@ -279,11 +279,12 @@ class Run:
     def close(self, status: str, reason: str | None, timeout: float | None = None) -> bool:
         """End the run with a reason, as doors do; see :meth:`finish`."""
         recording = self._recording
-        recording.end(status, reason)
         seconds = recording.settings.finish_timeout if timeout is None else timeout
+        began = time.monotonic()
+        recording.end(status, reason)
         if not recording.has_server or seconds <= 0.0:
             return recording.has_server and recording.is_delivered()
-        delivered = recording.wait_for_delivery(seconds)
+        delivered = recording.wait_for_delivery(seconds - (time.monotonic() - began))
         recording.say_what_is_left()
         return delivered
 

@@ -57,7 +57,7 @@ class Tensor:
         self.home = device
         self.value = value
         self.elements = elements
-        self.device = types.SimpleNamespace(type="cpu" if device is None else "standin")
+        self.device = types.SimpleNamespace(type="cpu" if device is None else "standin", stream=device)
 
     def numel(self) -> int:
         return self.elements
@@ -107,15 +107,16 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
             self.reached = threading.Event()
             self.fault: list[str] = []
 
-        def record(self) -> None:
-            made.orders.put(self.reached.set)
+        def record(self, stream: Device) -> None:
+            stream.orders.put(self.reached.set)
 
         def synchronize(self) -> None:
             assert self.reached.wait(30)
             if getattr(made, "fault", None):
                 raise RuntimeError(made.fault)  # type: ignore[attr-defined]
 
-    torch = types.SimpleNamespace(standin=types.SimpleNamespace(Event=Event))
+    standin = types.SimpleNamespace(Event=Event, current_stream=lambda device: device.stream)
+    torch = types.SimpleNamespace(standin=standin)
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setenv("MLOPS_DEVICE_VALUES", "lazy")
     yield made
@@ -157,6 +158,17 @@ def test_the_value_is_that_of_the_log_call(device: Device, read: Read) -> None:
     device.may_work.set()
     run.finish()
     assert [("loss", float(step), step) for step in range(5)] == points(run, read)
+
+
+def test_of_several_devices_the_one_that_copies_is_waited_for(device: Device, read: Read) -> None:
+    """Another one may be far behind, or ahead."""
+    other = Device()
+    other.may_work.set()
+    run = mlops.start_run()
+    run.log_metrics({"loss": Tensor(other, 0.25)}, step=0)
+    run.finish()
+    assert [("loss", 0.25, 0)] == points(run, read)
+    other.stop()
 
 
 def test_steps_left_out_count_on(device: Device, read: Read) -> None:

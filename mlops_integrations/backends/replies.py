@@ -100,5 +100,5 @@ def server_run(run: dict[str, Any]) -> ServerRun:
         status=str(info.get("status", "")),
         active=info.get("lifecycle_stage", "active") == "active",
         empty=not data.get("metrics") and not data.get("params"),
-        reason=next((tag["value"] for tag in data.get("tags") or () if tag["key"] == EXIT_REASON_TAG), None),
+        reason=next((tag.get("value") for tag in data.get("tags") or () if tag["key"] == EXIT_REASON_TAG), None),
     )

@@ -170,7 +170,7 @@ def _another_owner(directory: Path) -> int | None:
     if not hasattr(os, "geteuid"):
         return None
     owner = directory.stat().st_uid
-    return None if owner in {os.geteuid(), _owner_of_what_is_made_in(directory)} else owner
+    return None if owner == os.geteuid() or owner == _owner_of_what_is_made_in(directory) else owner
 
 
 def _owner_of_what_is_made_in(directory: Path) -> int | None:
@@ -203,7 +203,12 @@ def make_root(root: Path) -> None:
     if root.is_dir():
         return
     files.make_all_private(root.parent)
-    files.make_private(root)
+    try:
+        files.make_private(root)
+    except FileExistsError:
+        if root.is_dir():  # made by another process that starts at the same moment
+            return
+        raise
     files.create(root / ".gitignore", b"*\n")
 
 

@@ -122,7 +122,10 @@ class JournalWriter:
     def exists(self) -> bool:
         """Whether the file still has its name: a deleted directory takes the records with it."""
         with self._lock:
-            return self.closed or os.fstat(self._fd).st_nlink > 0
+            try:
+                return self.closed or os.fstat(self._fd).st_nlink > 0
+            except OSError as error:  # a file server says so of what another machine has deleted
+                return error.errno != errno.ESTALE
 
 
 def _write_whole(fd: int, lines: bytes) -> None:

@@ -96,7 +96,9 @@ def start(
             check=False,
         )
         return Detached(int(starter.stdout))
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
+        if late.stdout:  # it runs: a process forked in this moment holds the other end of the pipe
+            return Detached(int(late.stdout))
         raise OSError(f"{by[0]} does not start it within {_STARTER_SECONDS:g} s") from None
     except ValueError:
         raise OSError(f"{by[0]} could not start it") from None

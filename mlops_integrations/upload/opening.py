@@ -44,16 +44,16 @@ class Opening:
         Raises:
             StoppedByServerError: the server won't have the run; the text says why and what to do.
         """
+        left_behind = self._state.intent is not None
+        before = sizes if left_behind or known_elsewhere else {}
         if spec.resume_run_id is not None:
-            self._adopt(self._sure(self._asking.ask(lambda: self._backend.get_run(spec.resume_run_id or ""))))
+            self._adopt(self._sure(self._asking.ask(lambda: self._backend.get_run(spec.resume_run_id or ""))), before)
             return
         if self._state.experiment_id is None:
             name, number = spec.experiment_name, spec.experiment_id
             token = token_of(spec.uid, self._state, "experiments/create", name)
             opened = self._asking.ask(lambda: self._backend.open_experiment(name, number, token))
             self._state.experiment_id = _value(opened)
-        left_behind = self._state.intent is not None
-        before = sizes if left_behind or known_elsewhere else {}
         if spec.rank > 0:
             self._adopt(self._await(spec.uid), before)
             return

@@ -116,7 +116,11 @@ class _Hours:
         """See to it that no request holds us up: a server may take minutes, or send a byte now and then for ever."""
 
         def tick(_number: int, _frame: FrameType | None) -> None:
-            if self.over(training_is_gone=is_gone(), overtime=_OVERTIME_SECONDS):
+            try:
+                gone = is_gone()
+            except OSError:  # the directory can't be read now: it is looked at again in a second
+                return
+            if self.over(training_is_gone=gone, overtime=_OVERTIME_SECONDS):
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 raise TimeIsOverError
 
