@@ -170,7 +170,7 @@ def _another_owner(directory: Path) -> int | None:
     if not hasattr(os, "geteuid"):
         return None
     owner = directory.stat().st_uid
-    return None if owner == os.geteuid() or owner == _owner_of_what_is_made_in(directory) else owner
+    return None if owner in {os.geteuid(), _owner_of_what_is_made_in(directory)} else owner
 
 
 def _owner_of_what_is_made_in(directory: Path) -> int | None:
