@@ -170,7 +170,8 @@ def _another_owner(directory: Path) -> int | None:
     if not hasattr(os, "geteuid"):
         return None
     owner = directory.stat().st_uid
-    return None if owner in {os.geteuid(), _owner_of_what_is_made_in(directory)} else owner
+    ours = owner == os.geteuid() or owner == _owner_of_what_is_made_in(directory)
+    return None if ours else owner
 
 
 def _owner_of_what_is_made_in(directory: Path) -> int | None:

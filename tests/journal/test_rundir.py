@@ -122,6 +122,13 @@ def test_newest_journal_says_what_run_it_is(tmp_path: Path, header: Header, spec
     assert moved == RunDirectory(tmp_path).spec()
 
 
+def test_a_look_makes_nothing(tmp_path: Path, writer: JournalWriter) -> None:
+    """To see whose a run directory is, nothing is made in it, if it is ours."""
+    os.utime(tmp_path, ns=(0, 0))
+    assert RunDirectory(tmp_path).spec().uid
+    assert 0 == tmp_path.stat().st_mtime_ns
+
+
 def test_sizes(tmp_path: Path, writer: JournalWriter) -> None:
     """Each journal file by name, as large as it is now."""
     run = RunDirectory(tmp_path)
