@@ -6,8 +6,10 @@ Then there is no client either, and what is read back comes from the REST API.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,10 +25,12 @@ SECONDS = 60.0
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens on, nor will by chance: systems give only higher ones unasked."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(check: Callable[[], Any], seconds: float = SECONDS) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from mlops_integrations.command.terminal import Terminal
 from mlops_integrations.journal import lease, reader, records
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
+from real_mlflow import free_port
 
 PACKAGE_HOME = Path(mlops.__file__).resolve().parents[1]
 AT_ONCE = Patience(0.0, 0.0)
@@ -86,13 +86,6 @@ def module(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
         text=True,
         **options,
     )
-
-
-def closed_port() -> str:
-    """The address of a server that is not there."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 def move_writer(run: mlops.Run, **identity: Any) -> None:
@@ -173,7 +166,10 @@ def test_sync_without_a_server(record: Record, out: Any) -> None:
 
 def test_sync_with_an_absent_server(record: Record, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A server that never answers: exit code 3, said once for all runs, everything kept."""
-    runs = [RunDirectory(record(name, tracking_uri=closed_port()).directory) for name in ("first", "second")]
+    runs = [
+        RunDirectory(record(name, tracking_uri=f"http://127.0.0.1:{free_port()}").directory)
+        for name in ("first", "second")
+    ]
     destination = runs[1].spec().tracking_uri
     code = Sync(Terminal(sys.stdout, sys.stderr), destination, patience=AT_ONCE).run(runs)
     said = capsys.readouterr()

@@ -15,6 +15,7 @@ import pytest
 from mlops_integrations.backends.http import Reply, Transport, patience_after, printable, retry_after
 from mlops_integrations.settings import Access
 from mlops_integrations.version import VERSION
+from real_mlflow import free_port
 
 CANARY = "s3cr3t-canary"
 
@@ -171,16 +172,9 @@ def test_a_slow_server_is_given_time(took: float, patience: float) -> None:
     assert patience == patience_after(took, 30.0)
 
 
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def test_refused_connection(transport: Transport) -> None:
     """The request surely did not arrive."""
-    reply = transport.post(f"http://127.0.0.1:{closed_port()}", b"{}")
+    reply = transport.post(f"http://127.0.0.1:{free_port()}", b"{}")
     assert (reply.status, reply.sent) == (None, False)
     assert "refused" in reply.text
 
