@@ -32,6 +32,11 @@ also close runs of other machines and containers, of which can't be told from he
 when you know that they don't
 """
 _STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."
+_CLEAN: Final = """\
+Remove the directories of runs that have ended and of which a server has everything.
+What is not delivered, was refused, or may still be written to stays, and it is said why.
+"""
+_OLDER_THAN: Final = "only runs that ended longer ago than so many days (default: 0)"
 _RUNS: Final = "The table of runs, oldest first."
 _SHOW: Final = "One run: parameters, tags, metrics with their curves. Several runs: compared side by side."
 _DOCTOR: Final = "Ask a tracking server what it is. Nothing is written there without --write."
@@ -111,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--dir", metavar="DIR", help=_ROOT)
     show.set_defaults(command=_show)
 
+    clean = commands.add_parser("clean", help="remove what a server has", description=_CLEAN)
+    clean.add_argument("directories", metavar="DIR", nargs="*", help=_DIRECTORIES)
+    clean.add_argument("--older-than", metavar="DAYS", type=_days, default=0.0, help=_OLDER_THAN)
+    clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    clean.set_defaults(command=_clean)
+
     doctor = commands.add_parser("doctor", help="what a server speaks, takes and keeps", description=_DOCTOR)
     doctor.add_argument("uri", metavar="URI", nargs="?", help=_URI)
     doctor.add_argument("--write", action="store_true", help="try writing, too: makes an experiment and a run")
@@ -138,6 +149,13 @@ def _status(terminal: Terminal, typed: argparse.Namespace) -> int:
     return status(terminal, runs)
 
 
+def _clean(terminal: Terminal, typed: argparse.Namespace) -> int:
+    from mlops_integrations.command.clean import clean
+
+    runs = _found(terminal, typed.directories)
+    return clean(terminal, runs, older_than=typed.older_than, dry_run=typed.dry_run)
+
+
 def _runs(terminal: Terminal, typed: argparse.Namespace) -> int:
     from mlops_integrations.command.runs import runs
 
@@ -160,6 +178,13 @@ def _found(terminal: Terminal, directories: list[str]) -> list[RunDirectory]:
     if not runs:
         terminal.line(_no_runs(directories))
     return runs
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0.0 <= days < float("inf"):
+        raise ValueError(text)
+    return days
 
 
 def _root(name: str | None) -> Path:

@@ -247,10 +247,13 @@ def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDi
         return rundir.find_by_run_id(chosen.root, chosen.resume)
     found = rundir.find_by_uid(chosen.root, chosen.resume)
     if found is None:
-        text = f"there is no run {chosen.resume} in {chosen.root} to resume: is the directory right (MLOPS_DIR)?"
+        text = (
+            f"there is no run {chosen.resume} in {chosen.root} to resume: is the directory right (MLOPS_DIR)? "
+            "One that `clean` has removed is resumed by its id on the server"
+        )
         if not lenient:
             raise RunDirectoryError(text)
-        logger.warning("mlops: %s A new run is recorded", text)
+        logger.warning("mlops: %s. A new run is recorded", text)
     return found
 
 

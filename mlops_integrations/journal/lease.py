@@ -33,7 +33,7 @@ class Holder(msgspec.Struct, frozen=True):
 
     identity: Identity
     kind: str
-    """"side process", "thread" or "sync"."""
+    """"side process", "thread", "sync" or "clean"."""
     token: str
     yields: bool = True
     """Whether it lets go of the lease when asked."""

@@ -243,6 +243,18 @@ def point_latest_to(path: Path) -> None:
         fresh.replace(path.with_name("latest"))
 
 
+def mend_latest(root: Path) -> None:
+    """Let ``latest`` lead to the newest run directory that is left, if that which it led to is no more."""
+    link = root / "latest"
+    if not link.is_symlink() or link.exists():
+        return
+    runs = list(run_directories(root))
+    if runs:
+        point_latest_to(runs[-1].path)
+    else:
+        link.unlink(missing_ok=True)
+
+
 def _probe(path: Path) -> None:
     """Creating, appending and linking work here: what a journal and its lease need."""
     probe = path / f".probe.{secrets.token_hex(4)}"

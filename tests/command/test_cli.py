@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +23,13 @@ from mlops_integrations.command.terminal import Terminal
 from mlops_integrations.journal import lease, reader, records
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
+from other_writers import move_writer
 from real_mlflow import free_port
 
 PACKAGE_HOME = Path(mlops.__file__).resolve().parents[1]
 AT_ONCE = Patience(0.0, 0.0)
 
 Record = Callable[..., mlops.Run]
-
-
-@pytest.fixture
-def server() -> Iterator[FakeMlflow]:
-    """A server."""
-    with FakeMlflow() as running:
-        yield running
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the runs of a test lie, and the command line looks for them."""
-    root = tmp_path / "runs"
-    monkeypatch.setenv("MLOPS_DIR", str(root))
-    return root
-
-
-@pytest.fixture
-def record(root: Path) -> Record:
-    """Records a run of so many points without delivering it."""
-
-    def recorded(name: str = "baseline", points: int = 3, finish: bool = True, **options: Any) -> mlops.Run:
-        run = mlops.start_run(run_name=name, directory=root, mode="offline", uploader="thread", **options)
-        for step in range(points):
-            run.log_metric("loss", 1.0 / (step + 1), step=step)
-        if finish:
-            run.finish()
-        return run
-
-    return recorded
-
-
-@pytest.fixture
-def out(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Calls the command line; exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def module(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
@@ -86,16 +44,6 @@ def module(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
         text=True,
         **options,
     )
-
-
-def move_writer(run: mlops.Run, **identity: Any) -> None:
-    """Make the journal of a run look as if it were written by another process."""
-    (path,) = run.directory.glob("journal-*.jsonl")
-    header, _ = reader.read_start(path)
-    assert header is not None
-    writer = msgspec.structs.replace(header.writer, **identity)
-    _, _, rest = path.read_bytes().partition(b"\n")
-    path.write_bytes(records.frame(msgspec.structs.replace(header, writer=writer)) + rest)
 
 
 def drop_last_record(run: mlops.Run) -> None:
