@@ -84,7 +84,7 @@ def faults(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Real servers from 0.2 to today: all, or those named (``nox -s peers -- 0.4.2``); in CI one of each kind."""
     session.install(".", *group("test"))
-    sys.path.insert(0, "tests")
+    sys.path.insert(0, "tests/helpers")
     from peer_releases import IN_CI, PEERS
 
     named = [argument for argument in session.posargs if argument in PEERS]
@@ -123,7 +123,7 @@ def bench(session: nox.Session) -> None:
     session.install("torch", *CONSTRAINTS)
     session.install(".[accelerate,cli,keras,lightning,transformers]", *group("bench"), *CONSTRAINTS)
     for part in session.posargs or ("log_call", "delivery", "loops", "size", "start_stop"):
-        session.run("python", "-m", f"benchmarks.{part}", env={"PYTHONPATH": "tests"})
+        session.run("python", "-m", f"benchmarks.{part}", env={"PYTHONPATH": "tests/helpers"})
     session.run("python", "-m", "benchmarks.report")
 
 

@@ -1,6 +1,6 @@
 """Many runs share one server: no herd after an outage, each gets its share, the backlog goes as fast as it can.
 
-The table is printed: ``pytest -s tests/faults/test_fleet.py``, or ``python tests/fleet.py``.
+The table is printed: ``pytest -s tests/faults/test_fleet.py``, or ``python tests/faults/harness/fleet.py``.
 """
 
 from __future__ import annotations

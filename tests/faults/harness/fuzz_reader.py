@@ -1,7 +1,8 @@
-"""Fuzzes the journal's reader: ``python tests/fuzz_reader.py -runs=1000000 -seed=1``, with libFuzzer's options.
+"""Fuzzes the journal's reader.
 
-Half of the inputs are bytes as they come; the other half are edits of a journal that holds every type of record, so
-that what lies behind the checksum is reached, too. A failure prints the input, which as an argument repeats it.
+``python tests/faults/harness/fuzz_reader.py -runs=1000000 -seed=1``, with libFuzzer's options. Half of the inputs are
+bytes as they come; the other half are edits of a journal that holds every type of record, so that what lies behind the
+checksum is reached, too. A failure prints the input, which as an argument repeats it.
 """
 
 from __future__ import annotations

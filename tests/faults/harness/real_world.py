@@ -7,6 +7,7 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,7 @@ class RealWorld:
 
     @property
     def _variables(self) -> dict[str, str]:
-        search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        search = os.pathsep.join(entry for entry in sys.path if entry)
         return {"MLFLOW_TRACKING_URI": self._server.uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "PYTHONPATH": search}
 
     @property

@@ -1,4 +1,6 @@
-"""Many runs on one server, on a clock that nobody waits for: ``python tests/fleet.py [RUNS ...]`` prints the table.
+"""Many runs on one server, on a clock that nobody waits for.
+
+``python tests/faults/harness/fleet.py [RUNS ...]`` prints the table.
 
 What decides when a run sends, and how long it waits after a failure, is the real code. The server is a queue before
 some workers: a request costs some time, and more for each point; who comes when the queue is full is let in late or
