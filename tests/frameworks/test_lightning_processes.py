@@ -53,6 +53,8 @@ if __name__ == "__main__":
     # One write, since two processes share this stream.
     sys.stdout.write(f"rank {trainer.global_rank} has {directory} {directory.exists()}\\n")
     sys.stdout.flush()
+    if torch.distributed.is_initialized():  # left to the exit, gloo's threads abort some processes there
+        torch.distributed.destroy_process_group()
 """
 TORCHRUN = """
 import runpy, sys
