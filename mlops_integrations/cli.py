@@ -33,9 +33,11 @@ when you know that they don't
 """
 _STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."
 _CLEAN: Final = """\
-Remove the directories of runs that have ended and of which a server has everything.
+Remove the directories of runs that have ended and of which a server has everything; it is asked whether it has the run.
 What is not delivered, was refused, or may still be written to stays, and it is said why.
 """
+_CLEAN_CODES: Final = "exit codes: 0 done, 1 something could not be removed, 2 wrong usage, 130 interrupted\n"
+_CLEANED: Final = "a run directory, or one that holds run directories; left out, MLOPS_DIR, then ./mlops_runs"
 _OLDER_THAN: Final = "only runs that ended longer ago than so many days (default: 0)"
 _RUNS: Final = "The table of runs, oldest first."
 _SHOW: Final = "One run: parameters, tags, metrics with their curves. Several runs: compared side by side."
@@ -116,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--dir", metavar="DIR", help=_ROOT)
     show.set_defaults(command=_show)
 
-    clean = commands.add_parser("clean", help="remove what a server has", description=_CLEAN)
-    clean.add_argument("directories", metavar="DIR", nargs="*", help=_DIRECTORIES)
+    clean = commands.add_parser("clean", help="remove what a server has", description=_CLEAN, epilog=_CLEAN_CODES)
+    clean.add_argument("directories", metavar="DIR", nargs="*", help=_CLEANED)
     clean.add_argument("--older-than", metavar="DAYS", type=_days, default=0.0, help=_OLDER_THAN)
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     clean.set_defaults(command=_clean)
@@ -150,10 +152,16 @@ def _status(terminal: Terminal, typed: argparse.Namespace) -> int:
 
 
 def _clean(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.clean import clean
+    from mlops_integrations.command.clean import Clean
+    from mlops_integrations.journal import removal
 
-    runs = _found(terminal, typed.directories)
-    return clean(terminal, runs, older_than=typed.older_than, dry_run=typed.dry_run)
+    for name in typed.directories:
+        if not name or not Path(name).expanduser().is_dir():
+            raise UsageError(f"{name!r} is not a directory: what is removed is named by its directory")
+    for name in typed.directories or [settings.default_root()]:
+        removal.settle_leftovers(Path(name).expanduser())
+
+    return Clean(terminal, typed.older_than, typed.dry_run).run(_found(terminal, typed.directories))
 
 
 def _runs(terminal: Terminal, typed: argparse.Namespace) -> int:

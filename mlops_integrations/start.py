@@ -270,6 +270,7 @@ def _known(known: RunDirectory, chosen: Settings) -> Run:
         # Nothing was said of a server this time: the run goes where it went before.
         chosen = replace(chosen, tracking_uri=first.tracking_uri)
     run = Run(structs.replace(first, tracking_uri=chosen.tracking_uri), known, chosen)
+    known.reserve()
     run.goes_on_after(known.journals())
     return run
 

@@ -1,127 +1,226 @@
 """``clean``: removes the directories of runs of which the server has everything.
 
-What is not surely there, or may still be needed here, stays, and it is said why.
+What is not surely there, or may still be needed here, stays, and it is said why. The server is asked before anything
+goes: a run that somebody has deleted there is here alone.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.command import ALL_DELIVERED, SOME_LEFT, summary, texts
-from mlops_integrations.command.delivering import LeftError
-from mlops_integrations.command.summary import Summary
+from mlops_integrations import settings
+from mlops_integrations.backends.base import Backend, Kind, open_backend
+from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, SOME_LEFT, summary, texts
+from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
 from mlops_integrations.command.terminal import Terminal
-from mlops_integrations.journal import identity, lease, reader, rundir
+from mlops_integrations.journal import ending, identity, lease, reader, removal
+from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.identity import Life
 from mlops_integrations.journal.lease import Lease
+from mlops_integrations.journal.records import Identity
 from mlops_integrations.journal.rundir import RunDirectory
 
 _DAY: Final = 86_400.0
-_QUIET_SECONDS: Final = 3_600.0
-"""A finished run whose process can't be seen from here counts as left alone after this time without a change."""
+_FILES_NAMED: Final = 3
+_HINT: Final = "What is undelivered, and what to type to deliver it: {}"
+_NOT_ASKED: Final = "{} can't be asked whether it has the run: {}"
+_INTERRUPTED: Final = "Interrupted. What is not removed is whole, and the same command goes on from there."
 
 
-def clean(terminal: Terminal, runs: list[RunDirectory], *, older_than: float, dry_run: bool) -> int:
-    """Remove those of which the server has everything; the exit code says whether one of them could not be removed.
+class KeptError(Exception):
+    """A run directory stays; the text says why."""
+
+
+@dataclass(slots=True)
+class Clean:
+    """One call of ``clean``.
 
     Args:
         terminal: where to print.
-        runs: the run directories.
         older_than: days since a run ended; those that ended later stay.
         dry_run: say what would be removed, and remove nothing.
     """
-    removed = kept = failed = freed = 0
+
+    terminal: Terminal
+    older_than: float = 0.0
+    dry_run: bool = False
+    _servers: dict[str, Backend | str] = field(default_factory=dict)
+    """The servers by their addresses; for one that can't be asked, why."""
+    _removed: int = 0
+    _kept: int = 0
+    _failed: int = 0
+    _undelivered: int = 0
+    _freed: int = 0
+    """Bytes."""
+
+    def run(self, runs: list[RunDirectory]) -> int:
+        """Remove those of which the server has everything; the exit code says whether one of them could not be."""
+        waited_for = _parents_of_undelivered(runs)
+        try:
+            for run in runs:
+                self._treat(run, waited_for)
+        except KeyboardInterrupt:
+            self.terminal.note(_INTERRUPTED)
+            return INTERRUPTED
+        finally:
+            self._sum_up()
+        return SOME_LEFT if self._failed else ALL_DELIVERED
+
+    def _treat(self, run: RunDirectory, waited_for: set[str | None]) -> None:
+        label = run.path.name
+        try:
+            one = summary.read(run, None)
+            label = one.label
+            state = self._check_all_is_delivered(one)
+            _check_nothing_is_only_here(one, state)
+            _check_nobody_needs_it(one, waited_for)
+            self._check_server_has_it(state)
+            size = _size(run.path)
+            if not self.dry_run:
+                _remove(one)
+        except KeptError as error:
+            self._kept += 1
+            self._say("kept", label, str(error))
+        except OSError as error:
+            if run.path.exists():  # else somebody else has removed it
+                self._failed += 1
+                self._say("left", label, str(error))
+        else:
+            self._removed += 1
+            self._freed += size
+            where = state.url or f"run {state.run_id} on {state.destination}"
+            text = f"{texts.counted(one.delivered, 'point')}, {one.status}, {where}"
+            self._say("to remove" if self.dry_run else "removed", label, text)
+
+    def _check_all_is_delivered(self, one: Summary) -> Cursor:
+        """The cursor of the server that has everything."""
+        if one.status == ending.RUNNING:
+            raise KeptError("it goes on")
+        if one.status == MAYBE_RUNNING:
+            raise KeptError("whether it still runs can't be told from here. If it does not: sync --close")
+        if one.state is None or not one.complete or one.ended is None:
+            self._undelivered += 1
+            raise KeptError(one.delivery_text if one.destination else "recorded only, no server has it")
+        if self.older_than and time.time() - one.ended / 1000 < self.older_than * _DAY:
+            raise KeptError(f"it ended less than {self.older_than:g} days ago")
+        return one.state
+
+    def _check_server_has_it(self, state: Cursor) -> None:
+        server = self._server(state)
+        if isinstance(server, str):
+            raise KeptError(_NOT_ASKED.format(state.destination, server))
+        found = server.get_run(state.run_id or "")
+        if found.kind not in {Kind.OK, Kind.REFUSED}:
+            self._servers[state.destination] = found.message  # it is not asked again for each run
+            raise KeptError(_NOT_ASKED.format(state.destination, found.message))
+        if found.value is None:
+            raise KeptError(f"{state.destination} does not have run {state.run_id}: {found.message}")
+        if not found.value.active:
+            raise KeptError(f"run {state.run_id} was deleted on {state.destination}")
+
+    def _server(self, state: Cursor) -> Backend | str:
+        if state.destination not in self._servers:
+            try:
+                server = open_backend(state.destination, settings.access())
+                found = server.recognize(state.dialect)
+                self._servers[state.destination] = server if found.ok else found.message
+            except (ValueError, OSError) as error:
+                self._servers[state.destination] = str(error)
+        return self._servers[state.destination]
+
+    def _say(self, what: str, label: str, text: str) -> None:
+        self.terminal.line(f"{what:<10} {label}: {text}")
+
+    def _sum_up(self) -> None:
+        counts = {
+            "to remove" if self.dry_run else "removed": self._removed,
+            "kept": self._kept,
+            "left": self._failed,
+        }
+        text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        space = f"; {self._freed / 1e6:,.1f} MB {'to free' if self.dry_run else 'freed'}" if self._removed else ""
+        if text:
+            self.terminal.line(f"Runs: {text}{space}")
+        if self._undelivered:
+            self.terminal.note(_HINT.format(texts.shell_command("status")))
+
+
+def _parents_of_undelivered(runs: list[RunDirectory]) -> set[str | None]:
+    """The directories of runs whose id on the server a child will ask for when it is delivered."""
+    wanted: set[str | None] = set()
     for run in runs:
         try:
             one = summary.read(run, None)
-            why = _why_kept(one, older_than)
-            if why is not None:
-                kept += 1
-                terminal.line(f"{'kept':<10} {one.label}: {why}")
-                continue
-            size = _size(run.path)
-            if not dry_run:
-                _remove(run, one)
-        except (OSError, LeftError) as error:
-            failed += 1
-            terminal.line(f"{'left':<10} {run.path.name}: {error}")
+        except OSError:
             continue
-        removed += 1
-        freed += size
-        assert one.state is not None
-        where = one.state.url or f"run {one.state.run_id} on {one.state.destination}"
-        points = texts.counted(one.delivered, "point")
-        terminal.line(f"{'to remove' if dry_run else 'removed':<10} {one.label}: {points}, {one.status}, {where}")
-    if runs:
-        counts = {"to remove" if dry_run else "removed": removed, "kept": kept, "left": failed}
-        text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-        space = f"; {freed / 1e6:,.1f} MB {'to free' if dry_run else 'freed'}" if removed else ""
-        terminal.line(f"Runs: {text}{space}")
-    return SOME_LEFT if failed else ALL_DELIVERED
+        if not one.complete:
+            wanted.add(one.spec.parent_directory)
+    return wanted
 
 
-def _why_kept(one: Summary, older_than: float) -> str | None:
-    """Why a run directory is not to be removed; None: it is."""
-    if not one.complete:
-        return one.delivery_text if one.destination else "recorded only, no server has it"
-    if one.ended is None:
-        return "it goes on"
-    assert one.state is not None
+def _check_nothing_is_only_here(one: Summary, state: Cursor) -> None:
     if one.refused:
-        return f"refused by the server, and only here: {texts.by_reason(one.refused)}"
-    if one.state.artifacts_kept:
-        return f"files that are only here: {texts.by_reason(one.state.artifacts_kept)}"
-    if one.state.bad_lines:
-        return f"{texts.counted(one.state.bad_lines, 'damaged line')} in its journal, which nobody else has"
-    if one.state.notes:
-        return f"not all of it can be kept by such a server: {'; '.join(one.state.notes)}"
-    if one.state.shortened:
-        return f"{texts.counted(one.state.shortened, 'text')} that the server has cut short"
-    if time.time() - one.ended / 1000 < older_than * _DAY:
-        return f"it ended less than {older_than:g} days ago"
-    return _why_busy(one.run)
+        raise KeptError(f"refused by the server, and only here: {texts.by_reason(one.refused)}")
+    if state.notes:
+        raise KeptError(f"not all of it can be kept by such a server: {'; '.join(state.notes)}")
+    if state.shortened:
+        raise KeptError(f"{texts.counted(state.shortened, 'text')} that the server has cut short")
+    if one.losses:
+        raise KeptError(f"what could not be recorded is counted only here: {texts.by_reason(one.losses)}")
+    if state.bad_lines:
+        raise KeptError(f"{texts.counted(state.bad_lines, 'damaged line')} in its journal, which nobody else has")
+    if state.artifacts_kept:
+        raise KeptError(f"files that are only here: {texts.by_reason(state.artifacts_kept)}")
+    files = removal.found_only_here(one.run)
+    if files:
+        names = ", ".join(str(path.relative_to(one.run.path)) for path in files[:_FILES_NAMED])
+        raise KeptError(f"{texts.counted(len(files), 'file')} that are no part of its record: {names} …")
 
 
-def _why_busy(run: RunDirectory) -> str | None:
-    """A writer that lives may open a run that has ended again."""
-    for path in run.journals():
+def _check_nobody_needs_it(one: Summary, waited_for: set[str | None]) -> None:
+    """A process that lives may go on with a run that has ended."""
+    if str(one.run.path) in waited_for:
+        raise KeptError("a run that it is the parent of is not delivered yet")
+    for path in one.run.journals():
         header, _ = reader.read_start(path)
-        changed = path.stat().st_mtime
-        life = Life.UNKNOWN if header is None else identity.life_of(header.writer, changed)
-        if life is Life.ALIVE and header is not None:
-            return f"its process still runs ({header.writer.pid})"
-        if life is Life.UNKNOWN and abs(time.time() - changed) < _QUIET_SECONDS:
-            return "it ended just now, elsewhere: in an hour, it can go"
-    return None
+        _check_gone(None if header is None else header.writer, path.stat().st_mtime)
+    coming = one.run.next_writer()
+    if coming is not None:
+        _check_gone(*coming)
 
 
-def _remove(run: RunDirectory, one: Summary) -> None:
-    """Remove a run directory, if nothing was written there since it was looked at.
+def _check_gone(writer: Identity | None, last_sign: float) -> None:
+    life = Life.UNKNOWN if writer is None else identity.life_of(writer, last_sign)
+    if life is Life.ALIVE and writer is not None:
+        raise KeptError(f"its process still runs ({writer.pid})")
+    # Another machine's clock may be wrong, and its process may go on with the run.
+    if life is Life.UNKNOWN and abs(time.time() - last_sign) < _DAY:
+        raise KeptError("it was written elsewhere within a day: whether that process lives can't be told from here")
 
-    Raises:
-        LeftError: something was, or somebody delivers it.
-        OSError: it can't be removed.
-    """
-    held = Lease(run.path, "clean", yields=False)
+
+def _remove(one: Summary) -> None:
+    """Remove a run directory, if nothing was written there since it was looked at."""
+    sizes, ended = one.run.sizes(), one.run.ending()
+    if one.state is None or not one.state.covers(sizes, ended):
+        raise KeptError("something was logged just now")
+
+    def check(there: RunDirectory) -> None:
+        if (there.sizes(), there.ending()) != (sizes, ended) or removal.found_only_here(there):
+            raise KeptError("something was logged just now")
+
+    held = Lease(one.run.path, "clean", yields=False)
     if not held.acquire():
-        raise LeftError(f"{lease.live_holder(run.path) or 'somebody'} is delivering it")
-    doomed = run.path.with_name(f".{run.path.name}.removed")
+        raise KeptError(f"{lease.live_holder(one.run.path) or 'somebody'} is at work on it")
     try:
-        run.path.rename(doomed)  # now nobody finds it who would begin to write in it
-    except OSError:
+        removal.remove(one.run, check)
+    finally:
         held.release()
-        raise
-    there = RunDirectory(doomed)
-    if one.state is None or not one.state.covers(there.sizes(), there.ending()):
-        doomed.rename(run.path)
-        held.release()
-        raise LeftError("something was logged just now")
-    shutil.rmtree(doomed)
-    rundir.mend_latest(run.path.parent)
+    removal.let_latest_go(one.run.path.parent, one.run.path.name)
 
 
 def _size(directory: Path) -> int:
+    """Bytes of the files there."""
     return sum(path.lstat().st_size for path in directory.rglob("*") if not path.is_dir())

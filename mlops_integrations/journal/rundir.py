@@ -19,9 +19,9 @@ from typing import Final
 import msgspec
 
 from mlops_integrations.errors import RunDirectoryError
-from mlops_integrations.journal import cursor, ending, files, reader
+from mlops_integrations.journal import cursor, ending, files, identity, reader
 from mlops_integrations.journal.ending import Ending, Exit, Writer
-from mlops_integrations.journal.records import End, RunSpec
+from mlops_integrations.journal.records import End, Identity, RunSpec
 
 _NAME_LENGTH: Final = 50
 _BEGINNING_SECONDS: Final = 60.0
@@ -38,6 +38,7 @@ class RunDirectory:
         self.log = path / "uploader.log"
         self._wake = path / "wake"
         self._ready = path / "side_process"
+        self._next_writer = path / "next_writer"
 
     def journals(self) -> list[Path]:
         """The journal files, oldest first; none where there is no such directory.
@@ -143,6 +144,19 @@ class RunDirectory:
         except (OSError, ValueError):
             return []
 
+    def reserve(self) -> None:
+        """Note that this process is going to write here, though it has no journal yet."""
+        with contextlib.suppress(OSError):  # it is only for who would remove the directory
+            files.replace(self._next_writer, msgspec.json.encode(identity.me()))
+
+    def next_writer(self) -> tuple[Identity, float] | None:
+        """Which process was the last to say so, and when."""
+        try:
+            writer = msgspec.json.decode(self._next_writer.read_bytes(), type=Identity)
+            return writer, self._next_writer.stat().st_mtime
+        except (OSError, ValueError, RecursionError):
+            return None
+
     def wake(self) -> None:
         """Tell the uploader not to wait any longer with what is there."""
         with contextlib.suppress(OSError):
@@ -243,18 +257,6 @@ def point_latest_to(path: Path) -> None:
         fresh.replace(path.with_name("latest"))
 
 
-def mend_latest(root: Path) -> None:
-    """Let ``latest`` lead to the newest run directory that is left, if that which it led to is no more."""
-    link = root / "latest"
-    if not link.is_symlink() or link.exists():
-        return
-    runs = list(run_directories(root))
-    if runs:
-        point_latest_to(runs[-1].path)
-    else:
-        link.unlink(missing_ok=True)
-
-
 def _probe(path: Path) -> None:
     """Creating, appending and linking work here: what a journal and its lease need."""
     probe = path / f".probe.{secrets.token_hex(4)}"
@@ -283,7 +285,8 @@ def run_directories(root: Path) -> Iterator[RunDirectory]:
         yield RunDirectory(root)
         return
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if path.is_dir() and not path.is_symlink() and any(path.glob("journal-*.jsonl")):
+        hidden = path.name.startswith(".")  # what is being removed
+        if not hidden and path.is_dir() and not path.is_symlink() and any(path.glob("journal-*.jsonl")):
             yield RunDirectory(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +14,39 @@ import pytest
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
-from mlops_integrations.journal import cursor, reader, records
+from mlops_integrations import start
+from mlops_integrations.journal import cursor, identity, reader, records
 from mlops_integrations.journal.lease import Lease
 from other_writers import move_writer
 
 Record = Callable[..., mlops.Run]
+DAY = 86_400.0
+
+
+def change(run: mlops.Run, **fields: Any) -> None:
+    """Change a run's cursor."""
+    (path,) = run.directory.glob("cursor-*.json")
+    state = cursor.load(path)
+    assert state is not None
+    cursor.save(path, msgspec.structs.replace(state, **fields))
+
+
+def stays(run: mlops.Run, out: Any, why: str, code: int = 0) -> None:
+    """The run's directory is kept for this reason, under its name, and nobody holds it."""
+    found, said, complaint = out("clean")
+    assert (code, True) == (found, why in said), said + complaint
+    assert list(run.directory.glob("journal-*.jsonl"))
+    assert not (run.directory / "lease").exists()
+    assert hidden(run.directory.parent) == []
+
+
+def hidden(root: Path) -> list[Path]:
+    """What an interrupted removal has left in a root."""
+    return list(root.glob(".*.removed"))
 
 
 @pytest.fixture
-def delivered(record: Record, server: FakeMlflow, out: Any) -> Callable[..., mlops.Run]:
+def delivered(record: Record, server: FakeMlflow, out: Any) -> Record:
     """Records a run of a process that has ended since, and delivers it."""
 
     def make(name: str = "baseline", **options: Any) -> mlops.Run:
@@ -33,23 +58,21 @@ def delivered(record: Record, server: FakeMlflow, out: Any) -> Callable[..., mlo
     return make
 
 
-def test_what_is_delivered_goes(
-    delivered: Callable[..., mlops.Run], record: Record, server: FakeMlflow, out: Any, root: Path
-) -> None:
-    """The directory of a delivered run goes, that of one without a server stays; ``latest`` leads to what is left."""
+def test_what_is_delivered_goes(delivered: Record, record: Record, server: FakeMlflow, out: Any, root: Path) -> None:
+    """The directory of a delivered run goes, that of one without a server stays."""
     first = record("local")
     second = delivered("baseline")
-    code, said, _ = out("clean")
+    code, said, complaint = out("clean")
     assert (0, False, True) == (code, second.directory.exists(), first.directory.exists())
     assert f"baseline-{second.uid[-4:]}: 3 points, FINISHED, {server.uri}" in said
     assert "recorded only, no server has it" in said
     assert "Runs: 1 removed, 1 kept; 0.0 MB freed" in said
-    assert first.directory == (root / "latest").resolve()
-    assert [] == [path.name for path in root.iterdir() if path.name.startswith(".") and path.is_dir()]
+    assert "status" in complaint  # says what is undelivered
+    assert {".gitignore", first.directory.name} == {path.name for path in root.iterdir()}
     assert 3 == len(server.run("baseline").metrics)
 
 
-def test_nothing_left(delivered: Callable[..., mlops.Run], out: Any, root: Path) -> None:
+def test_nothing_left(delivered: Record, out: Any, root: Path) -> None:
     """With the last run goes ``latest``; to clean again is no mistake."""
     delivered()
     assert 0 == out("clean")[0]
@@ -58,18 +81,28 @@ def test_nothing_left(delivered: Callable[..., mlops.Run], out: Any, root: Path)
     assert (0, True) == (code, "no runs in" in said)
 
 
-def test_dry_run(delivered: Callable[..., mlops.Run], out: Any) -> None:
+def test_latest_of_somebody_else(delivered: Record, out: Any, root: Path) -> None:
+    """A link that leads elsewhere is left alone, though it leads nowhere at the moment."""
+    delivered()
+    (root / "latest").unlink()
+    (root / "latest").symlink_to("/mnt/not-mounted/model")
+    assert 0 == out("clean")[0]
+    assert (root / "latest").is_symlink()
+
+
+def test_dry_run(delivered: Record, out: Any) -> None:
     """It says what would go, and removes nothing."""
     run = delivered()
     code, said, _ = out("clean", "--dry-run")
     assert (0, True, True) == (code, "Runs: 1 to remove" in said, run.directory.exists())
 
 
-def test_older_than(delivered: Callable[..., mlops.Run], out: Any) -> None:
+def test_older_than(delivered: Record, out: Any) -> None:
     """A run that ended lately stays, if asked for."""
     run = delivered()
     code, said, _ = out("clean", "--older-than", "2")
     assert (0, True, True) == (code, "it ended less than 2 days ago" in said, run.directory.exists())
+    assert "1 removed" in out("clean", "--older-than", "0")[1]
 
 
 @pytest.mark.parametrize("days", ["-1", "nan", "inf", "two"])
@@ -79,34 +112,94 @@ def test_no_number_of_days(days: str, out: Any) -> None:
     assert (2, True) == (code, "--older-than: invalid" in complaint)
 
 
+@pytest.mark.parametrize("name", ["", "2026", "baseline", "nowhere"])
+def test_what_is_removed_is_named_by_its_directory(delivered: Record, out: Any, name: str) -> None:
+    """Neither an empty name (an unset variable) nor the beginning of one is enough to remove something."""
+    run = delivered()
+    code, _, complaint = out("clean", name)
+    assert (2, True, True) == (code, "is not a directory" in complaint, run.directory.exists())
+
+
+def test_a_run_named_twice(delivered: Record, out: Any, tmp_path: Path, root: Path) -> None:
+    """By way of a link, too."""
+    run = delivered()
+    (tmp_path / "link").symlink_to(root)
+    code, said, _ = out("clean", str(tmp_path / "link"), str(run.directory))
+    assert (0, True, False) == (code, "Runs: 1 removed;" in said, run.directory.exists())
+
+
+# -- what may still be needed ----------------------------------------------------------------------------------------
+
+
 def test_a_process_that_still_runs(record: Record, server: FakeMlflow, out: Any) -> None:
     """A process that lives may log to its finished run again: it keeps its directory."""
     run = record(tracking_uri=server.uri)
     assert 0 == out("sync")[0]
-    code, said, _ = out("clean")
-    assert (0, True) == (code, f"its process still runs ({os.getpid()})" in said)
-    assert run.directory.exists()
+    stays(run, out, f"its process still runs ({os.getpid()})")
+
+
+def test_a_run_that_goes_on(record: Record, server: FakeMlflow, out: Any) -> None:
+    """A run that has not ended stays."""
+    run = record(tracking_uri=server.uri, finish=False)
+    assert 0 == out("sync")[0]
+    stays(run, out, "it goes on")
+    run.finish()
+
+
+def test_a_job_that_is_queued_again(delivered: Record, out: Any, read: Any) -> None:
+    """A run whose job was requeued is RUNNING, though its process is gone."""
+    run = delivered()
+    path = run.directory / "journal-0001.jsonl"
+    end = read(path)[-1]
+    lines = path.read_bytes().splitlines(keepends=True)
+    requeued = msgspec.structs.replace(end, status="RUNNING", reason=None)
+    path.write_bytes(b"".join(lines[:-1]) + records.frame(requeued))
+    assert 0 == out("sync")[0]
+    stays(run, out, "it goes on")
+
+
+def test_a_process_that_will_go_on_with_the_run(delivered: Record, server: FakeMlflow, root: Path, out: Any) -> None:
+    """A run that was resumed, and has logged nothing yet, is its process's."""
+    run = delivered()
+    options = {"directory": root, "tracking_uri": server.uri, "mode": "offline", "uploader": "thread"}
+    resumed = start.prepare(options | {"resume": run.uid}, run.uid)
+    assert run.directory == resumed.directory
+    stays(run, out, f"its process still runs ({os.getpid()})")
+    writer = msgspec.structs.replace(identity.me(), start_time="long ago")
+    (run.directory / "next_writer").write_bytes(msgspec.json.encode(writer))
+    assert "1 removed" in out("clean")[1]
 
 
 def test_a_run_of_another_machine(record: Record, server: FakeMlflow, out: Any) -> None:
-    """Whose process can't be seen stays an hour after its end."""
+    """Whose process can't be seen stays a day."""
     run = record(tracking_uri=server.uri)
     move_writer(run, host="elsewhere", boot_id="another")
     assert 0 == out("sync")[0]
-    assert "in an hour, it can go" in out("clean")[1]
-    hour_ago = time.time() - 3_700
+    stays(run, out, "whether that process lives can't be told from here")
+    yesterday = time.time() - DAY - 1
     for path in run.directory.glob("journal-*.jsonl"):
-        os.utime(path, (hour_ago, hour_ago))
+        os.utime(path, (yesterday, yesterday))
     assert "Runs: 1 removed" in out("clean")[1]
 
 
-def test_points_behind_the_cursor(delivered: Callable[..., mlops.Run], out: Any) -> None:
+def test_the_parent_of_an_undelivered_run(delivered: Record, record: Record, out: Any) -> None:
+    """Its directory knows the id that its child asks for."""
+    parent = delivered("parent")
+    child = record("child", parent=parent)
+    stays(parent, out, "a run that it is the parent of is not delivered yet")
+    shutil.rmtree(child.directory)
+    assert "1 removed" in out("clean")[1]
+
+
+# -- what is only here -----------------------------------------------------------------------------------------------
+
+
+def test_points_behind_the_cursor(delivered: Record, out: Any) -> None:
     """What was logged after the delivery is waiting."""
     run = delivered()
     run.log_metric("loss", 0.1, step=3)
     run.finish()
-    code, said, _ = out("clean")
-    assert (0, True, True) == (code, "1 waiting" in said, run.directory.exists())
+    stays(run, out, "1 waiting")
 
 
 @pytest.mark.parametrize(
@@ -120,50 +213,166 @@ def test_points_behind_the_cursor(delivered: Callable[..., mlops.Run], out: Any)
         ("artifacts_waiting", {"model.pt": "artifacts/model.pt"}, "1 files waiting"),
     ],
 )
-def test_what_only_the_directory_has(
-    delivered: Callable[..., mlops.Run], out: Any, field: str, value: Any, reason: str
-) -> None:
+def test_what_no_server_has(delivered: Record, out: Any, field: str, value: Any, reason: str) -> None:
     """A run directory that holds something that no server has stays."""
     run = delivered()
-    (path,) = run.directory.glob("cursor-*.json")
-    state = cursor.load(path)
-    assert state is not None
-    cursor.save(path, msgspec.structs.replace(state, **{field: value}))
+    change(run, **{field: value})
+    stays(run, out, reason)
+
+
+def test_losses(record: Record, server: FakeMlflow, out: Any) -> None:
+    """What could not be recorded is counted in the journal alone."""
+    run = record(tracking_uri=server.uri, finish=False)
+    run.log_metrics({"loss": "no number"})  # type: ignore[dict-item]
+    run.finish()
+    move_writer(run, start_time="long ago")
+    assert 0 == out("sync")[0]
+    stays(run, out, "what could not be recorded is counted only here: 1 x")
+
+
+@pytest.mark.parametrize(
+    "name", ["last.ckpt", "checkpoints/last.ckpt", "artifacts/half/copied.pt", "nested/journal-0001.jsonl"]
+)
+def test_files_of_the_user(delivered: Record, out: Any, name: str) -> None:
+    """Lightning's checkpoints lie in the run directory: what is no part of the record is not ours to remove."""
+    run = delivered()
+    (run.directory / name).parent.mkdir(parents=True, exist_ok=True)
+    (run.directory / name).write_bytes(b"1")
+    stays(run, out, f"that are no part of its record: {name.split('/')[0]}")
+
+
+def test_files_that_were_logged(
+    delivered: Record, out: Any, tmp_path: Path, record: Record, server: FakeMlflow
+) -> None:
+    """Copies of files that the server has go with the run, and what a killed uploader has left."""
+    (tmp_path / "model.pt").write_bytes(b"1")
+    run = record(tracking_uri=server.uri, finish=False)
+    run.log_artifact(tmp_path / "model.pt", "weights")
+    run.finish()
+    move_writer(run, start_time="long ago")
+    out("sync")
+    change(run, artifacts_kept={}, artifacts=1, artifacts_waiting={})
+    for name in ("lease.lock", ".lease.17.0123abcd", "uploader.log", ".cursor-0123456789ab.json.17.0123abcd"):
+        (run.directory / name).touch()
     code, said, _ = out("clean")
-    assert (0, True, True) == (code, reason in said, run.directory.exists())
+    assert (0, True) == (code, "1 removed" in said), said
+    assert (tmp_path / "model.pt").exists()
 
 
-def test_beside_an_uploader(delivered: Callable[..., mlops.Run], out: Any) -> None:
+@pytest.mark.parametrize("how", ["deleted", "wiped", "gone"])
+def test_a_server_that_does_not_have_it(delivered: Record, server: FakeMlflow, out: Any, how: str) -> None:
+    """The server is asked: a run that it has lost, or can't tell of, is only here."""
+    run = delivered()
+    if how == "deleted":
+        server.run("baseline").deleted = True
+        stays(run, out, f"was deleted on {server.uri}")
+    elif how == "wiped":
+        server.runs.clear()
+        stays(run, out, "does not have run")
+    else:
+        server.answer_next("runs/get", 503, times=1)
+        second = delivered("second")
+        stays(run, out, f"{server.uri} can't be asked whether it has the run")
+        assert second.directory.exists()
+
+
+# -- beside others ---------------------------------------------------------------------------------------------------
+
+
+def test_beside_an_uploader(delivered: Record, out: Any) -> None:
     """A run that somebody delivers is left to that one."""
     run = delivered()
     other = Lease(run.directory, "sync", yields=False)
     assert other.acquire()
     code, said, _ = out("clean")
-    assert (1, True, True) == (code, "is delivering it" in said, run.directory.exists())
+    assert (0, True, True) == (code, f"sync (process {os.getpid()} on " in said, run.directory.exists())
     other.release()
 
 
-def test_something_logged_meanwhile(
-    delivered: Callable[..., mlops.Run], out: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is logged between the look and the removal brings the directory back."""
+@pytest.mark.parametrize("what", ["line", "empty journal", "file"])
+def test_something_written_meanwhile(delivered: Record, out: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """What is written between the look and the removal brings the directory back."""
     run = delivered()
     rename = Path.rename
 
     def late(path: Path, target: Path) -> Path:
-        monkeypatch.undo()
-        run.log_metric("loss", 0.1, step=3)
+        monkeypatch.setattr(Path, "rename", rename)
+        if what == "line":
+            run.log_metric("loss", 0.1, step=3)
+        else:
+            (path / {"empty journal": "journal-0002.jsonl", "file": "last.ckpt"}[what]).touch()
         return rename(path, target)
 
-    environment = os.environ["MLOPS_DIR"]
     monkeypatch.setattr(Path, "rename", late)
-    code, said, _ = out("clean", environment)
-    assert (1, True, True) == (code, "something was logged just now" in said, run.directory.exists())
-    assert not (run.directory / "lease").exists()
+    stays(run, out, "something was logged just now")
     run.finish()
 
 
-def test_a_run_that_cannot_be_read(delivered: Callable[..., mlops.Run], out: Any) -> None:
+@pytest.mark.parametrize("error", [OSError("no more"), KeyboardInterrupt()], ids=["OSError", "Ctrl-C"])
+def test_interrupted_before_anything_goes(
+    delivered: Record, out: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Whatever happens before the journals go brings the directory back."""
+    run = delivered()
+    rename = Path.rename
+
+    def broken(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        rename(path, target)
+        raise error
+
+    monkeypatch.setattr(Path, "rename", broken)
+    stays(run, out, "Runs: 1 left" if isinstance(error, OSError) else "", 1 if isinstance(error, OSError) else 130)
+    assert "1 removed" in out("clean")[1]
+
+
+@pytest.mark.parametrize("first", ["journal", "rest"])
+def test_interrupted_in_the_middle(
+    delivered: Record, server: FakeMlflow, out: Any, monkeypatch: pytest.MonkeyPatch, root: Path, first: str
+) -> None:
+    """What is left hidden is no run for any other command, and the next call removes it."""
+    run = delivered()
+    run.log_metric("loss", 0.1, step=3)
+    run.finish()
+    for path in run.directory.glob("journal-*.jsonl"):
+        header, _ = reader.read_start(path)
+        assert header is not None
+        lines = path.read_bytes().splitlines(keepends=True)
+        writer = msgspec.structs.replace(header.writer, start_time="long ago")
+        path.write_bytes(records.frame(msgspec.structs.replace(header, writer=writer)) + b"".join(lines[1:]))
+    assert 0 == out("sync")[0]
+    unlink, rmtree = Path.unlink, shutil.rmtree
+
+    def broken(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "journal-0002.jsonl":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    if first == "journal":
+        monkeypatch.setattr(Path, "unlink", broken)
+    else:
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+    code, _, complaint = out("clean")
+    assert (130, True, False) == (code, "Interrupted" in complaint, run.directory.exists())
+    (left,) = hidden(root)
+    requests = list(server.requests)
+    for command in ("sync", "status"):
+        assert "no runs in" in out(command)[1]
+    assert requests == server.requests
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert 0 == out("clean")[0]
+    assert left.exists()  # it is somebody's, whose process still runs
+    (left / "lease").unlink()
+    code, said, _ = out("clean")
+    assert (0, first == "journal") == (code, "1 removed" in said)
+    assert ([], 1) == (hidden(root), len(server.runs))
+
+
+def test_a_run_that_cannot_be_read(delivered: Record, out: Any) -> None:
     """A journal of a later version stays, and the exit code says so."""
     run = delivered()
     path = run.directory / "journal-0001.jsonl"
@@ -171,5 +380,4 @@ def test_a_run_that_cannot_be_read(delivered: Callable[..., mlops.Run], out: Any
     assert header is not None
     _, _, rest = path.read_bytes().partition(b"\n")
     path.write_bytes(records.frame(msgspec.structs.replace(header, format=records.FORMAT + 1)) + rest)
-    code, said, _ = out("clean")
-    assert (1, True, True) == (code, "newer version" in said, run.directory.exists())
+    stays(run, out, "newer version", 1)
