@@ -113,8 +113,10 @@ def frameworks(session: nox.Session, versions: str) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Every example runs, and records what it says (``frameworks`` runs them too)."""
+    files = ("examples", "examples_lightning", "examples_transformers", "autolog_examples")
     install_frameworks(session, "latest")
-    session.run("pytest", "tests/frameworks/test_examples.py", *session.posargs, env=server_environment(session))
+    tests = [f"tests/frameworks/test_{name}.py" for name in files]
+    session.run("pytest", *tests, *session.posargs, env=server_environment(session))
 
 
 @nox.session

@@ -1,6 +1,6 @@
 """From the log call to the server: ours beside full ``log-batch`` posts to the same server, and our own ceiling.
 
-``python -m benchmarks.delivery`` runs all of it.
+``nox -s bench -- delivery`` runs all of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One log call on the training thread: ours in every situation, the peers, the floor, and what lies between.
 
-``python -m benchmarks.log_call`` runs all of it; every measurement is in a process of its own.
+``nox -s bench -- log_call`` runs all of it; every measurement is in a process of its own.
 """
 
 from __future__ import annotations

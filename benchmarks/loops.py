@@ -1,6 +1,6 @@
 """Real training loops that log each step: steps per second and step times with us, with each peer, with none.
 
-``python -m benchmarks.loops`` runs all of it; every training is a process of its own. Tiny models, so that what logging
+``nox -s bench -- loops`` runs all of it; every training is a process of its own. Tiny models, so that what logging
 costs shows at its worst.
 """
 

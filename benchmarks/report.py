@@ -162,7 +162,8 @@ def summary(found: Mapping[str, Any]) -> str:
         cheapest = names.get("cheapest local", names["none"])["steps/s"]
         recorded, served = (f"{100 * names[name]['steps/s'] / cheapest:.0f} %" for name in ("here, no server", "here"))
         text = f"{recorded}; {served} with the server on the same cores"
-        rows.append([f"{loop}, logging each step", "as fast as with its cheapest local logger", text])
+        beside = "with its cheapest local logger" if "cheapest local" in names else "without a logger"
+        rows.append([f"{loop}, logging each step", f"as fast as {beside}", text])
     peers = [
         [name, *[duration(one[keys]["single calls"]["p50"]) for keys in ("1", "10")]]
         for name, one in call["peers"].items()

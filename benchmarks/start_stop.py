@@ -1,6 +1,6 @@
 """What it costs to begin and to end: importing, ``start_run``, finishing, a thousand short runs; memory and disk.
 
-``python -m benchmarks.start_stop`` runs all of it.
+``nox -s bench -- start_stop`` runs all of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Handwritten digits with Keras, in a script that knows nothing of tracking but the line that switches it on.
 
-    pip install "mlops-integrations[keras]" jax scikit-learn
+    pip install ".[keras]" jax scikit-learn
     python examples/autolog_keras.py
 
 Without MLFLOW_TRACKING_URI the run is recorded in ./mlops_runs; with it, it goes to that server too.

@@ -1,6 +1,6 @@
 """Handwritten digits with PyTorch Lightning, in a script that knows nothing of tracking.
 
-    pip install "mlops-integrations[lightning]" scikit-learn
+    pip install ".[lightning]" scikit-learn
     MLOPS_AUTOLOG=1 python examples/autolog_lightning.py
 
 Or, in the script: ``import mlops_integrations as mlops; mlops.autolog(experiment_name="digits")``.

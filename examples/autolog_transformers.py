@@ -1,6 +1,6 @@
 """Handwritten digits with the Trainer of Hugging Face Transformers; one line switches the tracking on.
 
-    pip install "mlops-integrations[transformers]" scikit-learn
+    pip install ".[transformers]" scikit-learn
     python examples/autolog_transformers.py
 
 Without MLFLOW_TRACKING_URI the run is recorded in ./mlops_runs; with it, it goes to that server too.

@@ -1,6 +1,6 @@
 """Handwritten digits with a loop of one's own and Accelerate, recorded.
 
-    pip install "mlops-integrations[accelerate]" scikit-learn
+    pip install ".[accelerate]" scikit-learn
     python examples/digits_accelerate.py
 
 Without MLFLOW_TRACKING_URI the run is recorded in ./mlops_runs; with it, it goes to that server too.

@@ -1,6 +1,6 @@
 """Handwritten digits with PyTorch Lightning, recorded.
 
-    pip install "mlops-integrations[lightning]" scikit-learn
+    pip install ".[lightning]" scikit-learn
     python examples/digits_lightning.py
 
 Without MLFLOW_TRACKING_URI the run is recorded in ./mlops_runs; with it, it goes to that server too.

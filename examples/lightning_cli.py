@@ -1,6 +1,6 @@
 """Handwritten digits by a configuration: LightningCLI, with the logger named in YAML.
 
-    pip install "mlops-integrations[lightning]" "jsonargparse[signatures]" scikit-learn
+    pip install ".[lightning]" "jsonargparse[signatures]" scikit-learn
     python examples/lightning_cli.py fit --config examples/lightning_cli.yaml
     python examples/lightning_cli.py fit --config examples/lightning_cli.yaml --model.hidden=128
 

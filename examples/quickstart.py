@@ -1,6 +1,6 @@
 """A real training, recorded on this machine with no server, then shown.
 
-pip install "mlops-integrations[cli,keras]" jax scikit-learn
+pip install ".[cli,keras]" jax scikit-learn
 python examples/quickstart.py
 """
 

@@ -1,6 +1,6 @@
 """Two trials of a search for a learning rate with the Trainer of Hugging Face Transformers: a run, and a child of each.
 
-    pip install "mlops-integrations[transformers]" optuna scikit-learn
+    pip install ".[transformers]" optuna scikit-learn
     python examples/search_transformers.py
 
 Without MLFLOW_TRACKING_URI the runs are recorded in ./mlops_runs; with it, they go to that server too.

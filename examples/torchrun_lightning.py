@@ -1,6 +1,6 @@
 """Handwritten digits in two processes that torchrun starts, recorded as one run.
 
-    pip install "mlops-integrations[lightning]" scikit-learn
+    pip install ".[lightning]" scikit-learn
     torchrun --nproc-per-node=2 examples/torchrun_lightning.py
 
 With per_rank=True each process records what it logs: rank 0 as train/loss, rank 1 as rank1/train/loss. Without it the

@@ -1,6 +1,6 @@
 """The Accelerate door: ``Accelerator(log_with=MLOpsTracker(experiment_name="digits"))``.
 
-Where accelerate has a register of trackers (1.15 has, 1.0 has not), ``Accelerator(log_with="mlops")`` works too, once
+Where accelerate has a register of trackers (1.15 has, 1.3 has not), ``Accelerator(log_with="mlops")`` works too, once
 this module is imported; then the project name of ``init_trackers`` is the experiment's, as with accelerate's own
 MLflow tracker. A tracker made by hand is not told that name. Only the main process records.
 
@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "accelerate":  # accelerate is there, and says itself what it lacks
         raise
-    raise ImportError('accelerate is not installed: pip install "mlops-integrations[accelerate]"') from None
+    raise ImportError("accelerate is not installed: pip install accelerate") from None
 
 
 class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run without accelerate

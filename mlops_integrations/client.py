@@ -46,7 +46,8 @@ class TrackingClient:
 
     Args:
         tracking_uri: as ``start_run`` takes it; left out, ``MLFLOW_TRACKING_URI``.
-        dialect: "mlflow", "mlflow-preview" or "oracle-aidp"; left out, found out from the URI or by asking.
+        dialect: "mlflow", "mlflow-1.0", "mlflow-preview" or "oracle-aidp"; left out, the URI
+            tells, or the server when it is asked.
 
     Raises:
         ValueError: this is no server that we can speak to.

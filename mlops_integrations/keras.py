@@ -38,7 +38,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "keras":  # Keras is there, and says itself what it lacks
         raise
-    raise ImportError('Keras is not installed: pip install "mlops-integrations[keras]"') from None
+    raise ImportError("Keras is not installed: pip install keras") from None
 
 _lock: Final = threading.Lock()
 """Guards what threads share: the number of batches, of which Keras tells in several at once, and the set below. Not a

@@ -26,7 +26,7 @@ def _packages() -> list[Any]:
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != package:  # it is there, and says itself what it lacks
                 raise
-    raise ImportError('Lightning is not installed: pip install "mlops-integrations[lightning]"')
+    raise ImportError("Lightning is not installed: pip install lightning")
 
 
 _found: Final = _packages()

@@ -263,7 +263,8 @@ class Run:
 
         Args:
             status: "FINISHED" (the default), "FAILED" or "KILLED".
-            timeout: seconds to wait at most; left out, ``MLOPS_FINISH_TIMEOUT``.
+            timeout: seconds to wait at most; left out, ``MLOPS_FINISH_TIMEOUT``. With 0 only values that a
+                device still computes (``MLOPS_DEVICE_VALUES=lazy``) are waited for, up to ``MLOPS_FINISH_TIMEOUT``.
 
         Returns:
             Whether everything is acknowledged. What is not stays on disk; the command that delivers it is printed.
@@ -281,7 +282,7 @@ class Run:
         recording = self._recording
         seconds = recording.settings.finish_timeout if timeout is None else timeout
         began = time.monotonic()
-        recording.end(status, reason)
+        recording.end(status, reason, seconds=seconds or None)
         if not recording.has_server or seconds <= 0.0:
             return recording.has_server and recording.is_delivered()
         delivered = recording.wait_for_delivery(seconds - (time.monotonic() - began))

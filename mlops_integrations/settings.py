@@ -171,7 +171,7 @@ def default_tracking_uri(environ: Mapping[str, str] | None = None) -> str | None
 
 
 def linger(environ: Mapping[str, str] | None = None) -> float:
-    """Seconds that a side process goes on trying after the training process is gone."""
+    """Seconds that a side process goes on trying after the run was ended or its process is gone."""
     return _seconds("MLOPS_LINGER", os.environ if environ is None else environ, 600.0)
 
 

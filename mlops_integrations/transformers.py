@@ -34,7 +34,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in {"transformers", "accelerate"}:  # transformers is there, and says itself what it lacks
         raise
-    raise ImportError('transformers is not installed: pip install "mlops-integrations[transformers]"') from None
+    raise ImportError("transformers is not installed: pip install transformers") from None
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 

@@ -11,6 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`((?:tests/)?[\w/]+\.py)::(\w+)`")
 
+PATH = re.compile(r"`((?:tests|docs|examples|benchmarks|mlops_integrations)/[\w/.-]*\w)[:`]")
+
+
+def test_the_pages_name_what_is_there() -> None:
+    """Each path of ours that a page names leads somewhere."""
+    pages = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {path for page in pages for path in PATH.findall(page.read_text("utf-8"))}
+    assert len(named) > 3
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
 
 @pytest.mark.parametrize("page", ["oracle-fields.md", "preview-fields.md"])
 def test_the_table_names_tests(page: str) -> None:

@@ -21,9 +21,7 @@ from mlops_integrations.settings import Access
 
 logger: Final = logging.getLogger(__name__)
 
-INSTALL: Final = (
-    'Oracle AI Data Platform needs Oracle\'s package oci to sign requests: pip install "mlops-integrations[oracle]"'
-)
+INSTALL: Final = "Oracle AI Data Platform needs Oracle's package oci to sign requests: pip install oci"
 _DEFAULT_PROFILE: Final = "DEFAULT"
 
 Signer: TypeAlias = Callable[[PreparedRequest], Any]

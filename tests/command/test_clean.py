@@ -15,6 +15,7 @@ import pytest
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
 from mlops_integrations import start
+from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, identity, reader, records
 from mlops_integrations.journal.lease import Lease
 from other_writers import move_writer
@@ -70,6 +71,19 @@ def test_what_is_delivered_goes(delivered: Record, record: Record, server: FakeM
     assert "status" in complaint  # says what is undelivered
     assert {".gitignore", first.directory.name} == {path.name for path in root.iterdir()}
     assert 3 == len(server.run("baseline").metrics)
+
+
+def test_a_removed_run_goes_on(delivered: Record, server: FakeMlflow, out: Any, root: Path) -> None:
+    """By its id on the server, though nothing of it is here any more; its uid says so."""
+    run = delivered()
+    assert "1 removed" in out("clean")[1]
+    with pytest.raises(RunDirectoryError, match="resumed by its id on the server"):
+        mlops.start_run(resume=run.uid, directory=root)
+    (run_id,) = server.runs
+    resumed = mlops.start_run(resume=run_id, directory=root, tracking_uri=server.uri, uploader="thread")
+    resumed.log_metric("loss", 0.1, step=3)
+    assert resumed.finish(timeout=30.0)
+    assert (1, 4) == (len(server.runs), len(server.run("baseline").metrics))
 
 
 def test_nothing_left(delivered: Record, out: Any, root: Path) -> None:

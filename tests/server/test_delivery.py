@@ -31,6 +31,25 @@ print(delivered, run.run_id)
 """
 
 
+TOLD = """
+import mlflow
+mlflow.set_tracking_uri({uri!r})
+mlflow.set_experiment("moved over")
+import mlops_integrations as mlops
+with mlops.start_run() as run:
+    run.log_metric("loss", 0.5)
+"""
+
+
+def test_what_mlflow_was_told_holds_here(server: MlflowServer, trainer: Trainer) -> None:
+    """A script that names its server and experiment by MLflow's own calls needs no change."""
+    done = trainer.run(TOLD.format(uri=server.uri))
+
+    assert 0 == done.returncode, done.stderr
+    experiment = server.client.get_experiment(server.closed(trainer.uid).info.experiment_id)
+    assert "moved over" == experiment.name
+
+
 def test_a_hundred_thousand_points_arrive_as_they_were_logged(server: MlflowServer, trainer: Trainer) -> None:
     """Every point of a large run is on the server with its key, step, time and value; so are params and tags."""
     done = trainer.run(MANY, MLFLOW_TRACKING_URI=server.uri)
