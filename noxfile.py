@@ -121,7 +121,7 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ours beside the peers, side by side; about a quarter of an hour, wants a quiet machine. Name parts to measure fewer."""
+    """Ours beside the peers, side by side; a quarter of an hour, on a quiet machine. Name parts to measure fewer."""
     session.install("torch", *CONSTRAINTS)
     session.install(".[accelerate,cli,keras,lightning,transformers]", *group("bench"), *CONSTRAINTS)
     for part in session.posargs or ("log_call", "delivery", "loops", "size", "start_stop"):
