@@ -22,6 +22,15 @@ def test_the_pages_name_what_is_there() -> None:
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+def test_the_tags_are_told() -> None:
+    """Each tag of ours that the code sets is on the page about runs."""
+    sources = (ROOT / "mlops_integrations").rglob("*.py")
+    tags = {tag for source in sources for tag in re.findall(r'"(mlops\.[a-z_.]+)"', source.read_text("utf-8"))}
+    page = (ROOT / "docs" / "run.md").read_text("utf-8")
+    assert len(tags) > 5
+    assert [tag for tag in sorted(tags) if f"`{tag}`" not in page] == []
+
+
 @pytest.mark.parametrize("page", ["oracle-fields.md", "preview-fields.md"])
 def test_the_table_names_tests(page: str) -> None:
     """Each row at least one, none that is not there."""
