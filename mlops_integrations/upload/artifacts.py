@@ -89,6 +89,7 @@ class Artifacts:
             return self._done(path, None)
         if outcome.kind is Kind.REFUSED:
             return self._done(path, outcome.message or outcome.code or "refused")
+        waiting[path] = waiting.pop(path)  # the others come first now: it may be this file alone
         self._put_off(outcome.retry_after)
         self._asking.say_trouble(f"artifact {path}: {outcome.message}", stopped=False)
         return False

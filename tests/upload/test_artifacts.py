@@ -95,6 +95,15 @@ def test_files_come_before_the_status(server: FakeMlflow, uploader: Any, run: Ru
 
 
 @pytest.mark.usefixtures("logged")
+def test_a_file_that_always_fails_holds_up_no_other(server: FakeMlflow, uploader: Any, run: RunDirectory) -> None:
+    """It is tried again after the others."""
+    store = Store(server, TROUBLE, OK, TROUBLE)
+    assert uploader(store).drain() == Result(delivered=False, closed=True)
+    assert ["files/a", "files/b", "files/a"] == [path for path, _ in store.sent][:3]
+    assert (1, {"files/a": "artifacts/a"}) == (state_of(run).artifacts, state_of(run).artifacts_waiting)
+
+
+@pytest.mark.usefixtures("logged")
 def test_trouble_does_not_hold_up_the_status(server: FakeMlflow, uploader: Any, run: RunDirectory) -> None:
     """Metrics and status arrive, a drain leaves the files for another time, which delivers them."""
     store = Store(server, TROUBLE)
@@ -118,7 +127,7 @@ def test_who_follows_tries_on(server: FakeMlflow, uploader: Any, clock: Any) -> 
     """As long as it takes, with growing pauses."""
     store = Store(server, *[TROUBLE] * 12, OK)
     assert uploader(store).follow() == Result(delivered=True, closed=True)
-    assert [path for path, _ in store.sent] == ["files/a"] * 13 + ["files/b"]
+    assert [path for path, _ in store.sent] == ["files/a", "files/b"] * 7
     assert clock.now > 1_010
 
 
