@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from mlops_integrations.version import VERSION
 
 _ABOUT: Final = "Recorded runs: deliver them to a tracking server, look at them."
 _EPILOG: Final = """\
-exit codes: 0 all is delivered, 1 something is left, 2 wrong usage, 3 there is no server, 130 interrupted
+exit codes of sync and status: 0 all is delivered, 1 something is left, 2 wrong usage, 3 no server is named, or none
+can be reached, 130 interrupted
 """
 
 _SYNC: Final = """\
@@ -24,8 +26,8 @@ Deliver what is not delivered, and how each run ended.
 Safe to call at any time and any number of times, beside running trainings too.
 """
 _TO: Final = """\
-the server, as http(s)://[user:password@]host[:port][/prefix]; left out, the one that a run was recorded for, then
-MLFLOW_TRACKING_URI
+the server, as http(s)://[user:password@]host[:port][/prefix], databricks[://PROFILE] or oracle-aidp://…; left out, the
+one that a run was recorded for, then MLFLOW_TRACKING_URI
 """
 _CLOSE: Final = """\
 also close runs of other machines and containers, of which can't be told from here whether they still run: to be used
@@ -189,10 +191,11 @@ def _found(terminal: Terminal, directories: list[str]) -> list[RunDirectory]:
 
 
 def _days(text: str) -> float:
-    days = float(text)
-    if not 0.0 <= days < float("inf"):
-        raise ValueError(text)
-    return days
+    with contextlib.suppress(ValueError):
+        days = float(text)
+        if 0.0 <= days < float("inf"):
+            return days
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of days from 0 on")
 
 
 def _root(name: str | None) -> Path:

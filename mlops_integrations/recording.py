@@ -136,7 +136,7 @@ class Recording:
         """Tell where the run is recorded and where it goes, unless that was said."""
         if self.off is None:
             spec = self.spec
-            experiment = spec.experiment_id or spec.experiment_name
+            experiment = f"id {spec.experiment_id}" if spec.experiment_id else spec.experiment_name
             label = f"{spec.name}-{spec.uid[-4:]}"
             self.voice.where(label, self.settings.tracking_uri, experiment, delivers=self.has_server)
 
@@ -292,7 +292,7 @@ class Recording:
             if now >= say_at:
                 say_at = deadline
                 self.say_news()
-                self.voice.again("waiting up to %.0f s for delivery (Ctrl-C ends the wait, nothing is lost)", seconds)
+                self.voice.again("waiting up to %.0f s for delivery (Ctrl-C ends the wait; no record is lost)", seconds)
             if now >= check_at:
                 with contextlib.suppress(OSError):
                     self._driver.check()

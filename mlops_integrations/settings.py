@@ -270,7 +270,7 @@ def _experiment(name: str | None, number: str | None, env: Mapping[str, str]) ->
     if name is not None and number is not None:
         raise ValueError("give experiment_name or experiment_id, not both")
     if name is not None or number is not None:
-        return name, None if number is None else str(number)
+        return None if name is None else str(name), None if number is None else str(number)
     return env.get("MLFLOW_EXPERIMENT_NAME") or None, env.get("MLFLOW_EXPERIMENT_ID") or None
 
 
@@ -328,6 +328,10 @@ def _wrong_scheme(uri: str, scheme: str) -> str:
             f"tracking URI {shown!r} is a store, not a server: start one on it "
             f"(mlflow server --backend-store-uri {shown}) and give its http address"
         )
+    if not uri.strip():
+        return "tracking URI is empty: leave it out to record locally"
+    if "://" in uri:
+        return f"tracking URI {shown!r} has no scheme that we know: http, https, databricks and oracle-aidp are"
     return f"tracking URI {shown!r} has no scheme that we know: did you mean 'http://{shown}'?"
 
 

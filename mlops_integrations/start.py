@@ -96,6 +96,10 @@ def check(options: Mapping[str, Any]) -> Settings:
     uri = options.get("tracking_uri")
     if uri is not None and not hasattr(uri, "strip"):
         raise ValueError(f"tracking_uri= takes a text, not {type(uri).__name__}")
+    for name in ("resume", "parent"):
+        if not isinstance(options.get(name), (Run, str, type(None))):
+            kind = type(options[name]).__name__
+            raise ValueError(f"{name}= takes a Run, its uid or a server's run id as a text, not {kind}")  # noqa: TRY004
     resume = options.get("resume")
     return settings_module.from_arguments(
         experiment_name=options.get("experiment_name"),

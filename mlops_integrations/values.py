@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
 from msgspec import structs
 
 from mlops_integrations.journal.records import Artifact, Metrics, Params, Points, Record, RunSpec, Tags, Value
@@ -114,7 +115,12 @@ def well_formed(record: Record | Points) -> Record | Points:
 
 
 def well_formed_spec(spec: RunSpec) -> RunSpec:
-    """The same of a run: file names are bytes, and a script's need not be Unicode."""
-    return structs.replace(
-        spec, **{name: text(value) for name, value in structs.asdict(spec).items() if isinstance(value, str)}
-    )
+    """The same of a run: file names are bytes, and a script's need not be Unicode.
+
+    Raises:
+        ValueError: a field is not of its type.
+    """
+    formed = {name: text(value) for name, value in structs.asdict(spec).items() if isinstance(value, str)}
+    # Whatever else got in would be written, and never be read again.
+    checked: RunSpec = msgspec.convert(msgspec.to_builtins(structs.replace(spec, **formed)), RunSpec)
+    return checked

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations import settings
+import mlops_integrations as mlops
+from mlops_integrations import settings, values
+from mlops_integrations.journal.records import RunSpec
+from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.settings import Access, Settings, access, from_arguments, split_credentials
 
 DEFAULTS: dict[str, Any] = {
@@ -135,7 +138,8 @@ def test_environment_is_read_at_the_call(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"tracking_uri": "./mlruns"}, "mlflow server"),
         ({"tracking_uri": "databricks"}, "DATABRICKS_HOST and DATABRICKS_TOKEN"),
         ({"tracking_uri": "databricks://nobody"}, "section [nobody]"),
-        ({"tracking_uri": ""}, "http"),
+        ({"tracking_uri": ""}, "is empty"),
+        ({"tracking_uri": "htp://host:5000"}, "http, https, databricks and oracle-aidp are"),
     ],
 )
 def test_bad_arguments_raise(arguments: dict[str, Any], hint: str) -> None:
@@ -300,3 +304,26 @@ def test_who_and_what(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "pwd", None)
     assert settings.user_name() is None
+
+
+@pytest.mark.parametrize("options", [{"resume": 5}, {"parent": 5}, {"resume": b"mlops-1"}])
+def test_what_names_a_run_is_a_text(options: dict[str, Any], tmp_path: Path) -> None:
+    """Anything else raises, before anything is made."""
+    with pytest.raises(ValueError, match="takes a Run, its uid or a server's run id as a text, not"):
+        mlops.start_run(directory=tmp_path / "runs", **options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_numbers_as_names(tmp_path: Path) -> None:
+    """An experiment or a run may be named by a number; what is written can be read."""
+    options = {"directory": tmp_path, "mode": "offline", "uploader": "thread"}
+    with mlops.start_run(experiment_name=5, run_name=7, **options) as run:  # type: ignore[arg-type]
+        run.log_metric("loss", 0.5)
+    spec = RunDirectory(run.directory).spec()
+    assert ("5", "7") == (spec.experiment_name, spec.name)
+
+
+def test_a_run_that_could_not_be_read_is_none() -> None:
+    """What is of no use to a reader is not written."""
+    with pytest.raises(ValueError, match="got `int`"):
+        values.well_formed_spec(RunSpec("uid", "name", 1, user=5))  # type: ignore[arg-type]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from mlops_integrations.entities import Clause, MetricClause
 from mlops_integrations.errors import NotSupportedByServer
@@ -45,7 +46,7 @@ def _expression(clause: Clause) -> dict[str, object]:
     if isinstance(clause, MetricClause):
         condition = {"comparator": comparator, "value": _finite(clause.value)}
         return {"metric": {"key": clause.key, "float": condition}}
-    return {"parameter": {"key": clause.key, "string": {"comparator": comparator, "value": clause.value}}}
+    return {"parameter": {"key": clause.key, "string": {"comparator": comparator, "value": _text(clause.value)}}}
 
 
 def _comparator(clause: Clause) -> str:
@@ -54,7 +55,9 @@ def _comparator(clause: Clause) -> str:
     return "=" if clause.comparator == "==" else clause.comparator
 
 
-def _finite(value: float) -> float:
+def _finite(value: Any) -> float:
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"a metric is compared with a number, not with {value!r}")  # noqa: TRY004
     if not math.isfinite(value):
         raise ValueError(f"a metric can't be compared with {value}")
     return float(value)
@@ -66,8 +69,14 @@ def _name(key: str) -> str:
     return key if _PLAIN.fullmatch(key) else f"`{key}`"  # releases up to 1.2 take backticks as part of the name
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a parameter is compared with a text, not with {value!r}")  # noqa: TRY004
+    return value
+
+
 def _quoted(value: str) -> str:
     for quote in ("'", '"'):
-        if quote not in value:
+        if quote not in _text(value):
             return f"{quote}{value}{quote}"
     raise ValueError(f"{value!r} can't be searched for: it holds both kinds of quotes")

@@ -98,14 +98,14 @@ class Clean:
     def _check_all_is_delivered(self, one: Summary) -> Cursor:
         """The cursor of the server that has everything."""
         if one.status == ending.RUNNING:
-            raise KeptError("it goes on")
+            raise KeptError("it has not ended")
         if one.status == MAYBE_RUNNING:
             raise KeptError("whether it still runs can't be told from here. If it does not: sync --close")
         if one.state is None or not one.complete or one.ended is None:
             self._undelivered += 1
             raise KeptError(one.delivery_text if one.destination else "recorded only, no server has it")
         if self.older_than and time.time() - one.ended / 1000 < self.older_than * _DAY:
-            raise KeptError(f"it ended less than {self.older_than:g} days ago")
+            raise KeptError(f"it ended within the last {self.older_than:g} days")
         return one.state
 
     def _check_server_has_it(self, state: Cursor) -> None:
@@ -114,8 +114,9 @@ class Clean:
             raise KeptError(_NOT_ASKED.format(state.destination, server))
         found = server.get_run(state.run_id or "")
         if found.kind not in {Kind.OK, Kind.REFUSED}:
-            self._servers[state.destination] = found.message  # it is not asked again for each run
-            raise KeptError(_NOT_ASKED.format(state.destination, found.message))
+            why = found.message.removeprefix(f"run {state.run_id}: ")
+            self._servers[state.destination] = why  # it is not asked again for each run
+            raise KeptError(_NOT_ASKED.format(state.destination, why))
         if found.value is None:
             raise KeptError(f"{state.destination} does not have run {state.run_id}: {found.message}")
         if not found.value.active:

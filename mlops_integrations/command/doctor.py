@@ -106,7 +106,9 @@ class Doctor:
             return f"{len(there):,} of {count:,} metrics are there, in run {run_id}"
         steps = "with their steps" if there[-1].step is not None else "without their steps"
         batch = f"{texts.counted(count, 'metric')} in {seconds * 1000:,.0f} ms, {steps}"
-        return f"{batch}; {', '.join(kept)}; run {run_id} in experiment {_EXPERIMENT!r} may be deleted"
+        return (
+            f"{batch}; {', '.join(kept)}; run {run_id} in experiment {_EXPERIMENT!r} stays there: delete it as you like"
+        )
 
     def _tries(self, what: str, call: Callable[[], None]) -> str:
         try:

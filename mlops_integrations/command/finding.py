@@ -60,7 +60,7 @@ def one_run(root: Path, typed: str) -> RunDirectory:
         return found[0]
     if not found:
         raise UsageError(
-            f"no run {typed!r} in {root}: {texts.shell_command('runs')} lists the runs, --dir names another directory"
+            f"no run {typed!r} in {root}, which MLOPS_DIR can change: {texts.shell_command('runs')} lists the runs"
         )
     listed = ", ".join(run.path.name for run in found[:_MOST_LISTED])
     more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""

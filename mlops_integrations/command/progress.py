@@ -69,7 +69,7 @@ class Progress:
         rate = self.delivered / seconds if seconds > 0 else 0.0
         text = f"{self._label}: {self.delivered:,} of {total:,} points"
         if self._runs > 1:
-            text = f"[{self._run}/{self._runs}] {text}"
+            text = f"run {self._run} of {self._runs}, {self._label}; of all {self.delivered:,} of {total:,} points"
         if trouble is not None:
             text += f", waiting: {trouble}"
         elif rate > 0:

@@ -93,8 +93,8 @@ def test_progress_on_a_terminal() -> None:
     terminal.note("done")
     assert [
         "",
-        "[1/2] first: 0 of 10 points",
-        "[1/2] first: 5 of 10 points, 5 points/s, 1.0 s left",
+        "run 1 of 2, first; of all 0 of 10 points",
+        "run 1 of 2, first; of all 5 of 10 points, 5 points/s, 1.0 s left",
         "done\n",
     ] == err.getvalue().split("\r\x1b[K")
 
@@ -108,7 +108,7 @@ def test_progress_counts_over_runs() -> None:
     progress.begin("second")
     clock.now = 10.0
     progress.at(7)
-    assert err.getvalue().endswith("[2/2] second: 12 of 12 points, 1 points/s, 0.0 s left")
+    assert err.getvalue().endswith("run 2 of 2, second; of all 12 of 12 points, 1 points/s, 0.0 s left")
 
 
 def test_progress_says_the_trouble() -> None:

@@ -185,6 +185,10 @@ def test_searches_that_can_not_be(client: mlops.TrackingClient, experiment: str)
         MetricClause("a", "<>", 1)
     with pytest.raises(ValueError, match="nan"):
         list(client.search_runs([experiment], MetricClause("a", "<", math.nan)))
+    with pytest.raises(ValueError, match="compared with a number, not with 'one'"):
+        list(client.search_runs([experiment], MetricClause("a", "<", "one")))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="compared with a text, not with 1"):
+        list(client.search_runs([experiment], ParamClause("a", "==", 1)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="backtick"):
         list(client.search_runs([experiment], MetricClause("a`b", "<", 1)))
     with pytest.raises(ValueError, match="quotes"):
