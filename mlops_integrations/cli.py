@@ -33,6 +33,11 @@ _CLOSE: Final = """\
 also close runs of other machines and containers, of which can't be told from here whether they still run: to be used
 when you know that they don't
 """
+_AS_NEW: Final = """\
+of runs whose delivery has stopped, since their server has deleted them or never had them, make another one there: all
+that is recorded is delivered once more
+"""
+_EXPERIMENT: Final = "make runs that the server does not have yet in this experiment, whatever was recorded"
 _STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."
 _CLEAN: Final = """\
 Remove the directories of runs that have ended and of which a server has everything; it is asked whether it has the run.
@@ -104,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("directories", metavar="DIR", nargs="*", help=_DIRECTORIES)
     sync.add_argument("--to", metavar="URI", help=_TO)
     sync.add_argument("--close", action="store_true", help=_CLOSE)
+    sync.add_argument("--as-new", action="store_true", help=_AS_NEW)
+    sync.add_argument("--experiment", metavar="NAME", help=_EXPERIMENT)
     sync.set_defaults(command=_sync)
 
     status = commands.add_parser("status", help="what is left, and why", description=_STATUS, epilog=_EPILOG)
@@ -143,7 +150,7 @@ def _sync(terminal: Terminal, typed: argparse.Namespace) -> int:
     from mlops_integrations.command.sync import Sync
 
     runs = _found(terminal, typed.directories)
-    return Sync(terminal, typed.to, typed.close).run(runs)
+    return Sync(terminal, typed.to, typed.close, typed.as_new, typed.experiment).run(runs)
 
 
 def _status(terminal: Terminal, typed: argparse.Namespace) -> int:

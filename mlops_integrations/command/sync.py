@@ -5,6 +5,7 @@ Works beside living uploaders: it asks whoever holds a run's lease to hand it ov
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,12 +63,16 @@ class Sync:
         terminal: where to print.
         to: deliver there, instead of where the runs were recorded for. May hold credentials.
         close: close runs whose writer can't be judged from here.
+        as_new: of a run that its server will not have any more, make another one there.
+        experiment: make runs there that the server does not have yet.
         patience: with servers that do not answer.
     """
 
     terminal: Terminal
     to: str | None = None
     close: bool = False
+    as_new: bool = False
+    experiment: str | None = None
     patience: Patience = field(default_factory=Patience)
     _servers: dict[str, Server] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)
@@ -139,6 +144,7 @@ class Sync:
             server = self._server(job.destination, chosen)
             seconds = _REQUESTS_TO_WAIT_FOR * settings.access().timeout
             with lease_of(job.run, seconds, lambda holder: self._say_waiting(label, holder)) as lease:
+                self._make_wishes(job)
                 delivery = Delivery(job.run, server, writers, lease, progress)
                 try:
                     delivery.drain()
@@ -161,6 +167,21 @@ class Sync:
             self._say_left(label, str(error))
         finally:
             writers.close()
+
+    def _make_wishes(self, job: _Job) -> None:
+        """Write down where the run is to be made instead. Its holder of the lease does so."""
+        path = cursor.cursor_path(job.run.path, job.destination)
+        state = cursor.load(path)
+        if self.as_new and state is not None and state.stopped:
+            wish = secrets.token_hex(4)
+            path.rename(path.with_name(f"{path.name}.{wish}"))
+            state = Cursor(job.destination, as_new=wish, elsewhere=self.experiment)
+        elif self.experiment is not None and (state is None or (state.run_id is None and state.intent is None)):
+            state = state or Cursor(job.destination)
+            state.elsewhere, state.experiment_id = self.experiment, None
+        else:
+            return
+        cursor.save(path, state, durable=True)
 
     def _server(self, destination: str, chosen: Settings) -> Server:
         from mlops_integrations.backends.base import open_backend

@@ -58,6 +58,10 @@ class Cursor(msgspec.Struct):
     notes: list[str] = []
     """What becomes there of things that such a server can't keep."""
     experiment_id: str | None = None
+    elsewhere: str | None = None
+    """The experiment that was asked for by hand (``sync --experiment``) instead of the recorded one."""
+    as_new: str | None = None
+    """Another run was asked for by hand (``sync --as-new``) instead of one to go on with: the name of this wish."""
     run_id: str | None = None
     url: str | None = None
     intent: int | None = None

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
+from msgspec import structs
+
 from mlops_integrations.backends.base import Backend, Kind, Outcome, ServerRun
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor
@@ -44,6 +46,7 @@ class Opening:
         Raises:
             StoppedByServerError: the server won't have the run; the text says why and what to do.
         """
+        spec = self._as_wished(spec)
         left_behind = self._state.intent is not None
         before = sizes if left_behind or known_elsewhere else {}
         if spec.resume_run_id is not None:
@@ -53,6 +56,8 @@ class Opening:
             name, number = spec.experiment_name, spec.experiment_id
             token = token_of(spec.uid, self._state, "experiments/create", name)
             opened = self._asking.ask(lambda: self._backend.open_experiment(name, number, token))
+            if opened.kind is Kind.REFUSED:
+                raise StoppedByServerError(f"{opened.message}. `sync --experiment NAME` puts the run into another one")
             self._state.experiment_id = _value(opened)
         if spec.rank > 0:
             self._adopt(self._await(spec.uid), before)
@@ -62,6 +67,14 @@ class Opening:
         self._asking.save(durable=True)
         pauses = (0.0, *_LOOK_PAUSES) if left_behind else (0.0,) * known_elsewhere
         self._adopt(self._look(spec.uid, pauses) or self._create(spec), before)
+
+    def _as_wished(self, spec: RunSpec) -> RunSpec:
+        """The run as it is to be made, whatever was recorded."""
+        if self._state.as_new is not None:
+            spec = structs.replace(spec, resume_run_id=None)
+        if self._state.elsewhere is not None:
+            spec = structs.replace(spec, experiment_id=None, experiment_name=self._state.elsewhere)
+        return spec
 
     def _create(self, spec: RunSpec) -> ServerRun:
         experiment_id = self._state.experiment_id or ""
@@ -118,9 +131,12 @@ class Opening:
         return _value(self._asking.ask(lambda: self._backend.find_runs(experiment_id, uid)))
 
     def _sure(self, outcome: Outcome[ServerRun]) -> ServerRun:
+        if outcome.kind is Kind.REFUSED:
+            raise StoppedByServerError(f"{outcome.message}. `sync --as-new` makes another run")
         run = _value(outcome)
         if not run.active:
-            raise StoppedByServerError(f"run {run.run_id} is deleted on the server: restore it there")
+            text = f"run {run.run_id} is deleted on the server: restore it there, or `sync --as-new` makes another one"
+            raise StoppedByServerError(text)
         return run
 
     def _adopt(self, run: ServerRun, before: Mapping[str, int] | None = None) -> None:

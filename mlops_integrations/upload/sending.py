@@ -31,7 +31,8 @@ def token_of(uid: str, state: Cursor, *content: object) -> str:
         content: what is written.
     """
     since = 0 if state.sending is None else state.sending.since
-    text = repr((uid, state.destination, sorted(state.positions.items()), since, content))
+    wish = () if state.as_new is None else (state.as_new,)  # another run's writes are others
+    text = repr((uid, state.destination, sorted(state.positions.items()), since, content, *wish))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -321,11 +321,11 @@ class Uploader:
         run_id = self.state.run_id or ""
         found = self._asking.ask(lambda: self._backend.get_run(run_id))
         if found.kind is Kind.REFUSED:
-            raise StoppedByServerError(f"{found.message}. Everything is kept; `sync --to` another server delivers it")
+            raise StoppedByServerError(f"{found.message}. Everything is kept: `sync --as-new` makes another run")
         if found.value is not None and not found.value.active:
             raise StoppedByServerError(
                 f"run {run_id} was deleted on the server. Everything is kept: restore the run and `sync`, "
-                "or `sync --to` another server"
+                "`sync --as-new` makes another one, `sync --to` goes to another server"
             )
 
     def _set_aside(self, batch: Batch, refused: Outcome[None]) -> None:

@@ -159,6 +159,47 @@ def test_sync_of_a_deleted_run(record: Record, server: FakeMlflow, out: Any) -> 
     assert (1, True) == (code, "was deleted on the server. Everything is kept" in said)
 
 
+def test_sync_of_a_deleted_run_as_new(record: Record, server: FakeMlflow, out: Any) -> None:
+    """Told to, another run is made in its place, and all that is recorded delivered there, once."""
+    run = record(tracking_uri=server.uri, params={"lr": 0.1})
+    out("sync")
+    next(iter(server.runs.values())).deleted = True
+    assert 0 == out("sync", "--as-new")[0]
+    assert 1 == len(server.runs)  # nobody has noticed yet, and nothing is left to deliver
+    run.log_metric("loss", 0.1, step=3)
+    run.finish()
+    code, said, _ = out("sync")
+    assert (1, True) == (code, "`sync --as-new` makes another one" in said)
+    for _ in range(2):
+        assert 0 == out("sync", "--as-new")[0]
+        assert 2 == len(server.runs)
+        another = server.run("baseline")
+        assert (4, {"lr": "0.1"}, "FINISHED") == (len(another.metrics), another.params, another.status)
+    assert "1 run, all delivered" in out("status")[1]
+
+
+def test_sync_of_a_run_that_was_never_there(record: Record, server: FakeMlflow, out: Any) -> None:
+    """A run to go on with that the server does not know: what to type is said, and does it."""
+    record(tracking_uri=server.uri, resume="nope")
+    code, said, _ = out("sync")
+    assert (1, True) == (code, "`sync --as-new` makes another run" in said)
+    assert 0 == out("sync", "--as-new")[0]
+    assert 3 == len(server.run("baseline").metrics)
+
+
+@pytest.mark.parametrize("tried_before", [True, False])
+def test_sync_into_another_experiment(record: Record, server: FakeMlflow, out: Any, tried_before: bool) -> None:
+    """An experiment that is not there: what to type is said, and does it; a run that is made already stays."""
+    record(tracking_uri=server.uri, experiment_id="999")
+    if tried_before:
+        code, said, _ = out("sync")
+        assert (1, True) == (code, "`sync --experiment NAME` puts the run into another one" in said)
+    assert 0 == out("sync", "--experiment", "digits")[0]
+    assert server.experiments["digits"] == server.run("baseline").experiment_id
+    assert 0 == out("sync", "--experiment", "others")[0]
+    assert (1, ["digits"]) == (len(server.runs), list(server.experiments))
+
+
 def test_sync_says_what_is_refused(record: Record, server: FakeMlflow, out: Any) -> None:
     """Refused records are counted by reason, with the file that keeps them; the rest is delivered."""
     run = record(tracking_uri=server.uri, finish=False)
