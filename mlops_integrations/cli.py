@@ -34,8 +34,8 @@ also close runs of other machines and containers, of which can't be told from he
 when you know that they don't
 """
 _AS_NEW: Final = """\
-of runs whose delivery has stopped, since their server has deleted them or never had them, make another one there: all
-that is recorded is delivered once more
+where the server has deleted a run or says that it never had it, make another one there: all that is recorded is
+delivered once more
 """
 _EXPERIMENT: Final = "make runs that the server does not have yet in this experiment, whatever was recorded"
 _STATUS: Final = "What is undelivered of each run, which uploader is at work, its last error, and what to type."

@@ -12,7 +12,13 @@ from mlops_integrations.command.progress import Progress
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder, Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.upload.asking import GaveUpError, InterruptedUploadError, StoppedByServerError, Surroundings
+from mlops_integrations.upload.asking import (
+    GaveUpError,
+    InterruptedUploadError,
+    RunGoneError,
+    StoppedByServerError,
+    Surroundings,
+)
 from mlops_integrations.upload.writers import Writers
 
 if TYPE_CHECKING:
@@ -32,6 +38,10 @@ class Patience:
 
 class LeftError(Exception):
     """Something of a run stays undelivered; the text says why."""
+
+
+class GoneError(LeftError):
+    """It stays since its server has deleted the run, or never had it."""
 
 
 @dataclass(slots=True)
@@ -123,6 +133,7 @@ class Delivery:
 
         Raises:
             LeftError: not all could be delivered.
+            GoneError: since the server does not have the run any more.
             OSError: the run directory can't be read or written.
         """
         try:
@@ -130,6 +141,8 @@ class Delivery:
         except GaveUpError as error:
             self._server.lost = f"{self._server.uri}: {error}"
             raise LeftError(self._server.lost) from None
+        except RunGoneError as error:
+            raise GoneError(f"{self._server.uri}: {error}") from None
         except StoppedByServerError as error:
             raise LeftError(f"{self._server.uri}: {error}") from None
         except InterruptedUploadError:

@@ -11,10 +11,10 @@ from typing import Final
 
 from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, NO_SERVER, SOME_LEFT, UsageError, summary, texts
-from mlops_integrations.command.delivering import Delivery, LeftError, Patience, Server, lease_of
+from mlops_integrations.command.delivering import Delivery, GoneError, LeftError, Patience, Server, lease_of
 from mlops_integrations.command.progress import Progress
 from mlops_integrations.command.terminal import Terminal
-from mlops_integrations.journal import cursor
+from mlops_integrations.journal import cursor, files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder
 from mlops_integrations.journal.records import RunSpec
@@ -144,13 +144,15 @@ class Sync:
             server = self._server(job.destination, chosen)
             seconds = _REQUESTS_TO_WAIT_FOR * settings.access().timeout
             with lease_of(job.run, seconds, lambda holder: self._say_waiting(label, holder)) as lease:
-                self._make_wishes(job)
-                delivery = Delivery(job.run, server, writers, lease, progress)
+                self._ask_for_experiment(job, label)
                 try:
-                    delivery.drain()
-                finally:
-                    self._say_refused(job, delivery.refused)
-            state, ended = delivery.state, writers.ending()
+                    state = self._drain(Delivery(job.run, server, writers, lease, progress), job)
+                except GoneError:
+                    if not self.as_new:
+                        raise
+                    self._ask_for_another(job)
+                    state = self._drain(Delivery(job.run, server, writers, lease, progress), job)
+            ended = writers.ending()
             if state.artifacts_kept:
                 kept = f"artifacts: {texts.by_reason(state.artifacts_kept)}. They stay in {job.run.artifacts}"
                 self._say("not sent", label, kept)
@@ -168,20 +170,37 @@ class Sync:
         finally:
             writers.close()
 
-    def _make_wishes(self, job: _Job) -> None:
-        """Write down where the run is to be made instead. Its holder of the lease does so."""
+    def _drain(self, delivery: Delivery, job: _Job) -> Cursor:
+        try:
+            delivery.drain()
+        finally:
+            self._say_refused(job, delivery.refused)
+        return delivery.state
+
+    def _ask_for_experiment(self, job: _Job, label: str) -> None:
+        """Note in which experiment the run is to be made, if it is not made yet."""
         path = cursor.cursor_path(job.run.path, job.destination)
         state = cursor.load(path)
-        if self.as_new and state is not None and state.stopped:
-            wish = secrets.token_hex(4)
-            path.rename(path.with_name(f"{path.name}.{wish}"))
-            state = Cursor(job.destination, as_new=wish, elsewhere=self.experiment)
-        elif self.experiment is not None and (state is None or (state.run_id is None and state.intent is None)):
-            state = state or Cursor(job.destination)
-            state.elsewhere, state.experiment_id = self.experiment, None
-        else:
+        if self.experiment is None or (state is not None and state.run_id is not None):
             return
+        if (state is None and path.exists()) or (state is not None and state.intent is not None):
+            self.terminal.note(
+                f"{label}: it may have been made already, where it was recorded for: --experiment is not used"
+            )
+            return
+        state = state or Cursor(job.destination)
+        state.elsewhere, state.experiment_id = self.experiment, None
         cursor.save(path, state, durable=True)
+
+    def _ask_for_another(self, job: _Job) -> None:
+        """Begin anew in place of a run that the server does not have; the old cursor is kept beside."""
+        path = cursor.cursor_path(job.run.path, job.destination)
+        state = cursor.load(path) or Cursor(job.destination)
+        wish = secrets.token_hex(4)
+        files.create(path.with_name(f"{path.name}.{wish}"), path.read_bytes())
+        replaced = [*state.replaced, *([state.run_id] if state.run_id else [])]
+        fresh = Cursor(job.destination, as_new=wish, replaced=replaced, elsewhere=self.experiment or state.elsewhere)
+        cursor.save(path, fresh, durable=True)
 
     def _server(self, destination: str, chosen: Settings) -> Server:
         from mlops_integrations.backends.base import open_backend

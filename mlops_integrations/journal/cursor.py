@@ -62,6 +62,8 @@ class Cursor(msgspec.Struct):
     """The experiment that was asked for by hand (``sync --experiment``) instead of the recorded one."""
     as_new: str | None = None
     """Another run was asked for by hand (``sync --as-new``) instead of one to go on with: the name of this wish."""
+    replaced: list[str] = []
+    """The server's ids of runs in whose place others were made."""
     run_id: str | None = None
     url: str | None = None
     intent: int | None = None

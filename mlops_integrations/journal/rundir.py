@@ -319,6 +319,8 @@ def remove_if_empty(path: Path) -> None:
 def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:
     """The run directory in a root that is delivered to a server's run of this id."""
     for run in run_directories(root):
-        if _another_owner(run.path) is None and any(s.run_id == run_id for s in cursor.load_all(run.path)):
+        if _another_owner(run.path) is None and any(
+            run_id in {s.run_id, *s.replaced} for s in cursor.load_all(run.path)
+        ):
             return run
     return None

@@ -34,6 +34,10 @@ class StoppedByServerError(Exception):
     """The server won't have this run as things are: trying again by itself is no use."""
 
 
+class RunGoneError(StoppedByServerError):
+    """The server has deleted the run, or does not know it."""
+
+
 @dataclass(slots=True)
 class Surroundings:
     """The world as the uploader sees it: time, chance, and what others want of it."""

@@ -18,7 +18,7 @@ from mlops_integrations.backends.base import Backend, Kind, Outcome, ServerRun
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
-from mlops_integrations.upload.asking import Asking, StoppedByServerError
+from mlops_integrations.upload.asking import Asking, RunGoneError, StoppedByServerError
 from mlops_integrations.upload.sending import token_of
 
 T = TypeVar("T")
@@ -132,11 +132,11 @@ class Opening:
 
     def _sure(self, outcome: Outcome[ServerRun]) -> ServerRun:
         if outcome.kind is Kind.REFUSED:
-            raise StoppedByServerError(f"{outcome.message}. `sync --as-new` makes another run")
+            raise RunGoneError(f"{outcome.message}. `sync --as-new` makes another run")
         run = _value(outcome)
         if not run.active:
             text = f"run {run.run_id} is deleted on the server: restore it there, or `sync --as-new` makes another one"
-            raise StoppedByServerError(text)
+            raise RunGoneError(text)
         return run
 
     def _adopt(self, run: ServerRun, before: Mapping[str, int] | None = None) -> None:

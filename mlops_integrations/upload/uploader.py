@@ -19,7 +19,7 @@ from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Record
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.upload.artifacts import Artifacts
-from mlops_integrations.upload.asking import Asking, StoppedByServerError, Surroundings
+from mlops_integrations.upload.asking import Asking, RunGoneError, StoppedByServerError, Surroundings
 from mlops_integrations.upload.batches import Chunk, requests_of
 from mlops_integrations.upload.opening import Opening
 from mlops_integrations.upload.pacing import Pacer
@@ -321,9 +321,9 @@ class Uploader:
         run_id = self.state.run_id or ""
         found = self._asking.ask(lambda: self._backend.get_run(run_id))
         if found.kind is Kind.REFUSED:
-            raise StoppedByServerError(f"{found.message}. Everything is kept: `sync --as-new` makes another run")
+            raise RunGoneError(f"{found.message}. Everything is kept: `sync --as-new` makes another run")
         if found.value is not None and not found.value.active:
-            raise StoppedByServerError(
+            raise RunGoneError(
                 f"run {run_id} was deleted on the server. Everything is kept: restore the run and `sync`, "
                 "`sync --as-new` makes another one, `sync --to` goes to another server"
             )

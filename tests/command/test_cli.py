@@ -20,7 +20,7 @@ from mlops_integrations.cli import main
 from mlops_integrations.command.delivering import Patience
 from mlops_integrations.command.sync import Sync
 from mlops_integrations.command.terminal import Terminal
-from mlops_integrations.journal import lease, reader, records
+from mlops_integrations.journal import cursor, lease, reader, records
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
 from other_writers import move_writer
@@ -159,11 +159,12 @@ def test_sync_of_a_deleted_run(record: Record, server: FakeMlflow, out: Any) -> 
     assert (1, True) == (code, "was deleted on the server. Everything is kept" in said)
 
 
-def test_sync_of_a_deleted_run_as_new(record: Record, server: FakeMlflow, out: Any) -> None:
+def test_sync_of_a_deleted_run_as_new(record: Record, server: FakeMlflow, out: Any, root: Path) -> None:
     """Told to, another run is made in its place, and all that is recorded delivered there, once."""
     run = record(tracking_uri=server.uri, params={"lr": 0.1})
     out("sync")
-    next(iter(server.runs.values())).deleted = True
+    ((old, deleted),) = server.runs.items()
+    deleted.deleted = True
     assert 0 == out("sync", "--as-new")[0]
     assert 1 == len(server.runs)  # nobody has noticed yet, and nothing is left to deliver
     run.log_metric("loss", 0.1, step=3)
@@ -176,6 +177,62 @@ def test_sync_of_a_deleted_run_as_new(record: Record, server: FakeMlflow, out: A
         another = server.run("baseline")
         assert (4, {"lr": "0.1"}, "FINISHED") == (len(another.metrics), another.params, another.status)
     assert "1 run, all delivered" in out("status")[1]
+    assert run.directory == mlops.start_run(resume=old, directory=root, mode="offline").directory
+
+
+def test_sync_as_new_of_a_run_that_is_there(record: Record, server: FakeMlflow, out: Any) -> None:
+    """A run that was restored, or only failed for a while, gets no twin."""
+    run = record(tracking_uri=server.uri)
+    out("sync")
+    (kept,) = server.runs.values()
+    kept.deleted = True
+    run.log_metric("loss", 0.1, step=3)
+    run.finish()
+    assert 1 == out("sync")[0]
+    kept.deleted = False
+    assert 0 == out("sync", "--as-new")[0]
+    assert (1, 4, "FINISHED") == (len(server.runs), len(kept.metrics), kept.status)
+    run.log_metric("loss", 0.1, step=4)
+    run.finish()
+    server.answer_next("runs/update", 400, times=1)
+    out("sync", "--as-new")
+    assert 0 == out("sync", "--as-new")[0]
+    assert (1, 5, "FINISHED") == (len(server.runs), len(kept.metrics), kept.status)
+
+
+def test_sync_as_new_into_a_full_disk(
+    record: Record, server: FakeMlflow, out: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known of the deleted run is still known, and the wish is not carried out behind one's back."""
+    run = record(tracking_uri=server.uri)
+    out("sync")
+    next(iter(server.runs.values())).deleted = True
+    run.log_metric("loss", 0.1, step=3)
+    run.finish()
+    save = cursor.save
+
+    def full(path: Path, state: cursor.Cursor, *, durable: bool = False) -> None:
+        if state.as_new is not None:
+            raise OSError("no space")
+        save(path, state, durable=durable)
+
+    monkeypatch.setattr(cursor, "save", full)
+    assert 1 == out("sync", "--as-new")[0]
+    monkeypatch.setattr(cursor, "save", save)
+    code, said, _ = out("sync")
+    assert (1, 1, True) == (code, len(server.runs), "was deleted on the server" in said)
+    assert 0 == out("sync", "--as-new")[0]
+    assert 4 == len(server.run("baseline").metrics)
+
+
+def test_sync_into_another_experiment_with_a_lost_cursor(record: Record, server: FakeMlflow, out: Any) -> None:
+    """A run that may be there already is looked for where it was recorded for."""
+    run = record(tracking_uri=server.uri)
+    out("sync")
+    (path,) = run.directory.glob("cursor-*.json")
+    path.write_bytes(b"")
+    code, _, complaint = out("sync", "--experiment", "digits")
+    assert (0, True, 1) == (code, "--experiment is not used" in complaint, len(server.runs))
 
 
 def test_sync_of_a_run_that_was_never_there(record: Record, server: FakeMlflow, out: Any) -> None:
