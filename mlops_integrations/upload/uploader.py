@@ -321,7 +321,10 @@ class Uploader:
         run_id = self.state.run_id or ""
         found = self._asking.ask(lambda: self._backend.get_run(run_id))
         if found.kind is Kind.REFUSED:
-            raise RunGoneError(f"{found.message}. Everything is kept: `sync --as-new` makes another run")
+            raise RunGoneError(
+                f"{found.message}. Everything is kept: `sync --as-new` makes another run, "
+                "`sync --to` goes to another server"
+            )
         if found.value is not None and not found.value.active:
             raise RunGoneError(
                 f"run {run_id} was deleted on the server. Everything is kept: restore the run and `sync`, "

@@ -241,6 +241,6 @@ def test_a_run_that_the_server_knows_nothing_of_any_more(trainer: Trainer) -> No
     with in_front(store) as server:
         said = train_until_unwanted(trainer, server, store.runs.clear)
         assert "RESOURCE_DOES_NOT_EXIST" in said
-        assert "Everything is kept; `sync --to` another server delivers it" in said
+        assert "Everything is kept: `sync --as-new` makes another run, `sync --to` goes to another server" in said
         assert ["runs/log-batch", "runs/get"] == server.requests
         check_that_another_server_gets_all(trainer)
