@@ -167,9 +167,9 @@ def _clean(terminal: Terminal, typed: argparse.Namespace) -> int:
     for name in typed.directories:
         if not name or not Path(name).expanduser().is_dir():
             raise UsageError(f"{name!r} is not a directory: what is removed is named by its directory")
-    for name in typed.directories or [settings.default_root()]:
-        removal.settle_leftovers(Path(name).expanduser())
-
+    if not typed.dry_run:
+        for name in typed.directories or [settings.default_root()]:
+            removal.settle_leftovers(Path(name).expanduser())
     return Clean(terminal, typed.older_than, typed.dry_run).run(_found(terminal, typed.directories))
 
 

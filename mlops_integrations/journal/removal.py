@@ -56,7 +56,7 @@ def remove(run: RunDirectory, check: Callable[[RunDirectory], None]) -> None:
     try:
         run.path.rename(doomed)
         check(RunDirectory(doomed))
-    except BaseException:
+    except BaseException:  # Ctrl-C too: it comes back, whatever happened
         if doomed.exists():
             doomed.rename(run.path)
         raise

@@ -381,6 +381,8 @@ def test_interrupted_in_the_middle(
     assert 0 == out("clean")[0]
     assert left.exists()  # it is somebody's, whose process still runs
     (left / "lease").unlink()
+    assert 0 == out("clean", "--dry-run")[0]
+    assert left.exists()
     code, said, _ = out("clean")
     assert (0, first == "journal") == (code, "1 removed" in said)
     assert ([], 1) == (hidden(root), len(server.runs))
