@@ -31,7 +31,7 @@ def deliver(
     path: str,
     file: Path,
     glance: Callable[[], None],
-    outcome_of: Callable[[Reply], Outcome[dict[str, Any]]],
+    outcome_of: Callable[[Reply, str], Outcome[dict[str, Any]]],
 ) -> Outcome[None]:
     """Bring a file to a run's artifacts, and see that it is there in full length.
 
@@ -42,7 +42,7 @@ def deliver(
         path: where below it.
         file: the file.
         glance: called again and again while the file is on its way; what it raises ends that.
-        outcome_of: what a reply of this dialect means.
+        outcome_of: what a reply of this dialect to a call means.
     """
     root = urlsplit(artifact_uri)
     if root.scheme == "mlflow-artifacts":
@@ -53,11 +53,9 @@ def deliver(
         place = PurePosixPath(root.path.lstrip("/")) / path
         sent = transport.put(f"{base}/{quote(str(place))}", lambda: _watched(file, glance))
         if sent.status is not None and sent.status < 300:
-            return _seen(outcome_of(transport.get(base, {"path": str(place.parent)})), place.name, file)
-        outcome = outcome_of(sent)
-        if outcome.ok:
-            return Outcome(Kind.RETRY, None, outcome.message or "the file was not taken")
-        return outcome.bare()
+            listed = transport.get(base, {"path": str(place.parent)})
+            return _seen(outcome_of(listed, "artifacts/list"), place.name, file)
+        return outcome_of(sent, "artifacts/list").bare()
     if root.scheme in {"", "file"} and not root.netloc:
         return _copy(Path(unquote(root.path)), path, file, glance)
     return _no_way(f"artifacts belong to {printable(root.scheme)}: this version can't write there")

@@ -66,6 +66,9 @@ class Outcome(Generic[T]):
     """The server no longer knows the token of this write: whether it was done can only be seen from what is there."""
     request_id: str | None = None
     """The server's own name for the request, to ask its support by."""
+    unacknowledged: bool = False
+    """Something answered, but not with this call's documented reply: what is done can only be seen from what is there.
+    """
 
     @property
     def ok(self) -> bool:
@@ -166,10 +169,13 @@ class Backend(Protocol):
     def send(self, run_id: str, batch: Batch, token: str) -> Outcome[None]:
         """Deliver one request's worth. Refused means that nothing of it was taken."""
 
-    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
-        """What the server does not hold yet of a batch that may have been sent before.
+    def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
+        """The part of a batch that the server does not hold yet, where it may have been sent before.
 
-        Where sending it again does no harm, that is the batch as it is.
+        Args:
+            run_id: the run.
+            batch: what may be there.
+            everything: look for each item. Left out, what may be sent again without harm is not looked for.
         """
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:

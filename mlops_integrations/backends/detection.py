@@ -12,7 +12,7 @@ import requests
 
 from mlops_integrations.backends.base import Kind, Outcome
 from mlops_integrations.backends.http import Reply, Transport
-from mlops_integrations.backends.replies import outcome_of
+from mlops_integrations.backends.replies import is_reply_of, outcome_of
 
 if TYPE_CHECKING:
     from mlops_integrations.backends.base import Backend
@@ -42,25 +42,28 @@ def detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
 def _detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
     base = tracking_uri.rstrip("/")
     modern = transport.get(f"{base}/api/2.0/mlflow/experiments/get", {"experiment_id": "0"})
-    if _is_mlflow(modern, "experiment"):
+    if _is_mlflow(modern, "experiments/get"):
         by_name = transport.get(f"{base}/api/2.0/mlflow/experiments/get-by-name", {"experiment_name": "Default"})
         return Outcome(Kind.OK, EARLY if by_name.body is None and by_name.status in _NO_SUCH_CALL else MLFLOW)
     if modern.status not in {requests.codes.ok, *_NO_SUCH_CALL}:
-        return _retyped(outcome_of(modern))
+        return _retyped(outcome_of(modern, "experiments/get"))
     preview = transport.get(f"{base}/api/2.0/preview/mlflow/experiments/list", {})
-    if _is_mlflow(preview, "experiments"):
+    if _is_mlflow(preview, "experiments/list"):
         return Outcome(Kind.OK, PREVIEW)
-    return _retyped(outcome_of(modern if preview.status == requests.codes.not_found else preview))
+    if preview.status == requests.codes.not_found:
+        return _retyped(outcome_of(modern, "experiments/get"))
+    return _retyped(outcome_of(preview, "experiments/list"))
 
 
-def _is_mlflow(reply: Reply, wanted: str) -> bool:
+def _is_mlflow(reply: Reply, call: str) -> bool:
     """Whether the API answers: what was asked for, or that there is no such thing, in its own words."""
     if reply.body is None:
         return False
     if reply.status == requests.codes.ok:
-        return wanted in reply.body or not reply.body  # lists that are empty are left out
+        return is_reply_of(call, reply.body)
     code = reply.body.get("error_code")
-    return isinstance(code, str) and code != "ENDPOINT_NOT_FOUND" and outcome_of(reply).kind is Kind.REFUSED
+    refused = outcome_of(reply, call).kind is Kind.REFUSED
+    return isinstance(code, str) and code != "ENDPOINT_NOT_FOUND" and refused
 
 
 def _retyped(outcome: Outcome[dict[str, Any]]) -> Outcome[str]:

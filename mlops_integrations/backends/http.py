@@ -32,6 +32,8 @@ _OWN_HEADER_LENGTH: Final = 12
 _PART_LENGTH: Final = 20
 """What is shorter in a signature is no key, but a word of it."""
 _SHORTEST_SECRET: Final = 4
+_TOLD_BYTES: Final = 64 * 1024
+"""Of an answer, so much is looked through for what is to be shown of it."""
 _CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
 _SLOWEST_FACTOR: Final = 4.0
 
@@ -179,10 +181,10 @@ class Transport:
             content = _content(response)
         body = _json_object(content)
         location = response.headers.get("Location")
+        # What went wrong is shown and written down; some servers show there what they were asked.
+        secrets = _secrets(response.request.headers, self._own_headers)
+        content = _without(content[:_TOLD_BYTES], secrets)
         if body is None or not response.ok:
-            # What went wrong is shown and written down; some servers show there what they were asked.
-            secrets = _secrets(response.request.headers, self._own_headers)
-            content = _without(content, secrets)
             body = None if body is None else {name: _told(name, value, secrets) for name, value in body.items()}
             location = None if location is None else _without(location.encode(), secrets).decode(errors="replace")
         return Reply(

@@ -13,25 +13,34 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import requests
 
-from mlops_integrations.backends import artifact_roots, reading
+from mlops_integrations.backends import artifact_roots
 from mlops_integrations.backends.base import (
     MLFLOW_LIMITS,
     UID_TAG,
     Batch,
     Kind,
+    Metric,
     Outcome,
     ServerRun,
     run_tags,
     uid_filter,
 )
 from mlops_integrations.backends.http import Transport, printable
-from mlops_integrations.backends.reading import spelled
-from mlops_integrations.backends.replies import NO_SUCH_CALL, outcome_of, server_run, taken
+from mlops_integrations.backends.replies import (
+    NO_SUCH_CALL,
+    comparable,
+    outcome_of,
+    rows_of,
+    server_run,
+    taken,
+    updated,
+    without_texts_of,
+)
 from mlops_integrations.journal.records import RunSpec, Value
 
 _MOST_RUNS: Final = 50_000
@@ -141,19 +150,25 @@ class MlflowBackend:
         )
         return self._post("runs/log-batch", body).bare()
 
-    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
-        """SQL stores keep one row of what comes twice; file stores do not."""
-        if not batch.metrics or self._is_sql_store():
+    def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
+        """SQL stores keep one row of what comes twice, file stores do not; of texts every store keeps one."""
+        if everything and (batch.params or batch.tags):
+            found = self._get("runs/get", {"run_id": run_id})
+            left = taken(found, f"run {printable(run_id)}", lambda body: without_texts_of(body["run"], batch))
+            if left.value is None:
+                return left
+            batch = left.value
+        if not batch.metrics or (self._is_sql_store() and not everything):
             return Outcome(Kind.OK, batch)
-        kept: set[tuple[str, Value, int, int]] = set()
+        kept: set[Metric] = set()
         for key in dict.fromkeys(metric[0] for metric in batch.metrics):
             found = self._get("metrics/get-history", {"run_id": run_id, "metric_key": key})
-            history = taken(found, "the metric's history", _history)
+            history = taken(found, "the metric's history", rows_of)
             if history.ok and history.value is not None:
                 kept |= history.value
             elif history.kind is not Kind.REFUSED:  # else the metric was never logged
-                return Outcome(history.kind, None, history.message, history.code, history.retry_after)
-        metrics = [metric for metric in batch.metrics if metric not in kept]
+                return cast("Outcome[Batch]", history)
+        metrics = [metric for metric in batch.metrics if comparable(metric) not in kept]
         return Outcome(Kind.OK, Batch(metrics, batch.params, batch.tags))
 
     def _is_sql_store(self) -> bool:
@@ -163,6 +178,8 @@ class MlflowBackend:
             answered = reply.status == requests.codes.ok and reply.body is not None
             if not answered and reply.status not in {requests.codes.not_found, requests.codes.method_not_allowed}:
                 return False  # for the moment
+            if answered and "store_type" not in (reply.body or {}):
+                return False  # not the server's own words
             self._store_type = str((reply.body or {}).get("store_type", "unknown"))
         return self._store_type == "SqlStore"
 
@@ -182,7 +199,7 @@ class MlflowBackend:
         body: dict[str, Any] = {"run_id": run_id, "status": status}
         if end_time is not None:
             body["end_time"] = end_time
-        return self._post("runs/update", body).bare()
+        return updated(self._post("runs/update", body), run_id)
 
     def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
         """``runs/delete``."""
@@ -204,10 +221,11 @@ class MlflowBackend:
         return f"{self._uri}/#/experiments/{experiment_id}/runs/{run_id}"
 
     def _get(self, call: str, query: dict[str, str]) -> Outcome[dict[str, Any]]:
-        return outcome_of(self._transport.get(f"{self._uri}/api/2.0/mlflow/{call}", query))
+        return outcome_of(self._transport.get(f"{self._uri}/api/2.0/mlflow/{call}", query), call)
 
     def _post(self, call: str, body: object) -> Outcome[dict[str, Any]]:
-        return outcome_of(self._transport.post(f"{self._uri}/api/2.0/mlflow/{call}", msgspec.json.encode(body)))
+        reply = self._transport.post(f"{self._uri}/api/2.0/mlflow/{call}", msgspec.json.encode(body))
+        return outcome_of(reply, call)
 
 
 class EarlyMlflowBackend(MlflowBackend):
@@ -229,9 +247,3 @@ class EarlyMlflowBackend(MlflowBackend):
 
 def _ids_by_name(body: dict[str, Any]) -> dict[str, str]:
     return {str(entry["name"]): str(entry["experiment_id"]) for entry in body.get("experiments") or ()}
-
-
-def _history(body: dict[str, Any]) -> set[tuple[str, Value, int, int]]:
-    """Values as they were sent."""
-    entries = (reading.metric(entry) for entry in body.get("metrics") or ())
-    return {(entry.key, spelled(entry.value), entry.timestamp, entry.step or 0) for entry in entries}

@@ -21,7 +21,7 @@ import requests
 from mlops_integrations.backends import artifact_roots, reading, search
 from mlops_integrations.backends.base import Batch, Kind, Limits, Metric, Outcome, ServerRun
 from mlops_integrations.backends.http import Reply, Transport, printable
-from mlops_integrations.backends.replies import outcome_of, server_run, taken
+from mlops_integrations.backends.replies import outcome_of, server_run, taken, updated, without_texts_of
 from mlops_integrations.backends.store import Fields, Store, metric_fields
 from mlops_integrations.entities import (
     Clause,
@@ -54,9 +54,9 @@ _NAME: Final = re.compile(r"[/\w.\- ]+")
 _NAME_LENGTH: Final = 250
 
 
-def preview_outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
+def preview_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
     """What a reply means; a 500 may be about the request, for up to 0.7 there is nothing else to say so."""
-    outcome = outcome_of(reply)
+    outcome = outcome_of(reply, call)
     if reply.status == requests.codes.internal_server_error:
         code = (reply.body or {}).get("error_code")
         if isinstance(code, str) and code != "INTERNAL_ERROR":
@@ -145,17 +145,20 @@ class PreviewBackend:
             sent = self._ask_post("runs/set-tag", {"run_uuid": run_id, "key": key, "value": text})
             if _is_no_such_call(sent):
                 return Outcome(Kind.REFUSED, None, NO_TAGS, NO_TAGS)
-            return preview_outcome_of(sent).bare()
+            return preview_outcome_of(sent, "runs/set-tag").bare()
         return Outcome(Kind.OK)
 
-    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
-        """These stores keep a value twice that is sent twice: what of the batch they do not hold yet."""
+    def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
+        """These stores keep a value twice that is sent twice; of texts they keep one."""
+        if everything and (batch.params or batch.tags):
+            found = self._get("runs/get", {"run_uuid": run_id})
+            return taken(found, f"run {printable(run_id)}", lambda body: without_texts_of(body["run"], batch))
         metrics: list[Metric] = []
         for metric in batch.metrics:
             key, value, time, _ = metric
             query = {"run_uuid": run_id, "metric_key": key}
             reply = self._transport.get(self._url("metrics/get-history"), query)
-            outcome = preview_outcome_of(reply)
+            outcome = preview_outcome_of(reply, "metrics/get-history")
             if outcome.suspect or outcome.kind is Kind.REFUSED:  # a metric that was never logged
                 metrics.append(metric)
                 continue
@@ -183,14 +186,14 @@ class PreviewBackend:
         body: dict[str, Any] = {"run_uuid": run_id, "status": status}
         if end_time is not None:
             body["end_time"] = end_time
-        return self._post("runs/update", body).bare()
+        return updated(self._post("runs/update", body), run_id)
 
     def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
         """Servers before 0.7 can't."""
         reply = self._ask_post("runs/delete", {"run_id": run_id})
         if _is_no_such_call(reply):
             return Outcome(Kind.REFUSED, None, "this server can't delete runs")
-        return preview_outcome_of(reply).bare()
+        return preview_outcome_of(reply, "runs/delete").bare()
 
     def name_fault(self, name: str) -> str | None:
         """The rules for names of that time."""
@@ -210,10 +213,10 @@ class PreviewBackend:
         return f"{self._uri}{PREFIX}/{call}"
 
     def _get(self, call: str, query: dict[str, str]) -> Outcome[dict[str, Any]]:
-        return preview_outcome_of(self._transport.get(self._url(call), query))
+        return preview_outcome_of(self._transport.get(self._url(call), query), call)
 
     def _post(self, call: str, fields: Fields) -> Outcome[dict[str, Any]]:
-        return preview_outcome_of(self._ask_post(call, fields))
+        return preview_outcome_of(self._ask_post(call, fields), call)
 
     def _ask_post(self, call: str, fields: Fields) -> Reply:
         return self._transport.post(self._url(call), _twice_encoded(fields))
@@ -356,8 +359,8 @@ class PreviewStore(Store):
         except NotSupportedByServer:
             return self._stream(f"{self.uri}/get-artifact", {"run_uuid": run_id, "path": path}, path)
 
-    def _outcome_of(self, reply: Reply) -> Outcome[dict[str, Any]]:
-        return preview_outcome_of(reply)
+    def _outcome_of(self, reply: Reply, call: str) -> Outcome[dict[str, Any]]:
+        return preview_outcome_of(reply, call)
 
     def _encode(self, fields: Fields) -> bytes:
         return _twice_encoded(fields)

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
-from mlops_integrations.backends import reading
 from mlops_integrations.backends.auth import NotSignedError
 from mlops_integrations.backends.base import (
     MLFLOW_LIMITS,
@@ -30,7 +29,7 @@ from mlops_integrations.backends.base import (
 from mlops_integrations.backends.http import Transport, printable
 from mlops_integrations.backends.oracle_replies import oracle_outcome_of
 from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials, domain_of
-from mlops_integrations.backends.replies import server_run, taken
+from mlops_integrations.backends.replies import comparable, rows_of, server_run, taken, updated, without_texts_of
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.oracle_uri import OracleAddress
 from mlops_integrations.settings import Access
@@ -153,19 +152,25 @@ class OracleBackend:
                 body[name] = [{"key": key, "value": value} for key, value in texts]
         return self._post("runs/log-batch", body, token).bare()
 
-    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+    def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
         """What of the metrics their histories do not hold; parameters and tags may be sent twice."""
-        wanted, kept = set(batch.metrics), set[Metric]()
+        if everything and (batch.params or batch.tags):
+            told = self._get("runs/get", {"run_id": run_id})
+            unsent = taken(told, f"run {printable(run_id)}", lambda body: without_texts_of(body["run"], batch))
+            if unsent.value is None:
+                return unsent
+            batch = unsent.value
+        wanted, kept = set(map(comparable, batch.metrics)), set[Metric]()
         for key in dict.fromkeys(metric[0] for metric in batch.metrics):
             query = {"run_id": run_id, "metric_key": key, "max_results": str(_HISTORY_PAGE)}
             for page in self._pages(lambda more, query=query: self._get("metrics/get-history", {**query, **more})):  # type: ignore[misc]
                 if page.kind is Kind.REFUSED:  # a metric that was never logged
                     break
-                history = taken(page, "the metric's history", _history)
+                history = taken(page, "the metric's history", rows_of)
                 if not history.ok or history.value is None:
-                    return Outcome(history.kind, None, history.message, history.code, history.retry_after)
+                    return cast("Outcome[Batch]", history)
                 kept |= history.value & wanted
-        left = [metric for metric in batch.metrics if metric not in kept]
+        left = [metric for metric in batch.metrics if comparable(metric) not in kept]
         return Outcome(Kind.OK, Batch(left, batch.params, batch.tags))
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
@@ -177,7 +182,7 @@ class OracleBackend:
         body: dict[str, Any] = {"run_id": run_id, "status": status}
         if end_time is not None:
             body["end_time"] = end_time
-        return self._post("runs/update", body, token).bare()
+        return updated(self._post("runs/update", body, token), run_id)
 
     def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
         """``runs/delete``, which a person may take back."""
@@ -192,11 +197,12 @@ class OracleBackend:
         return None
 
     def _get(self, call: str, query: dict[str, str]) -> Outcome[dict[str, Any]]:
-        return oracle_outcome_of(self._transport.get(f"{self._base}{API}/{call}", query))
+        return oracle_outcome_of(self._transport.get(f"{self._base}{API}/{call}", query), call)
 
     def _post(self, call: str, body: dict[str, Any], token: str) -> Outcome[dict[str, Any]]:
         headers = {"opc-retry-token": token} if token else {}
-        return oracle_outcome_of(self._transport.post(f"{self._base}{API}/{call}", msgspec.json.encode(body), headers))
+        reply = self._transport.post(f"{self._base}{API}/{call}", msgspec.json.encode(body), headers)
+        return oracle_outcome_of(reply, call)
 
     def _pages(self, ask: Callable[[dict[str, str]], Outcome[dict[str, Any]]]) -> Iterator[Outcome[dict[str, Any]]]:
         """Every page, until one is none or names no other that was not there yet."""
@@ -208,9 +214,3 @@ class OracleBackend:
             if token in seen:
                 return
             seen.add(token)
-
-
-def _history(body: dict[str, Any]) -> set[Metric]:
-    """Values as they were sent."""
-    entries = (reading.metric(entry) for entry in body.get("metrics") or ())
-    return {(entry.key, reading.spelled(entry.value), entry.timestamp, entry.step or 0) for entry in entries}

@@ -5,12 +5,14 @@ The status decides first, the code where the status leaves it open. Unlike MLflo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import requests
 
 from mlops_integrations.backends.base import Kind, Outcome
 from mlops_integrations.backends.http import Reply, printable
+from mlops_integrations.backends.replies import is_reply_of, unacknowledged
 
 FORGOTTEN: Final = "InvalidatedRetryToken"
 """Something else has happened to the thing since: the service can't tell any more whether this write was done."""
@@ -23,17 +25,16 @@ _NOT_THERE: Final = "not there, or these credentials may not see it: the service
 _DENIED: Final = "Are Oracle's configuration, the token and this machine's clock right?"
 
 
-def oracle_outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
-    """What a reply means. Its body gets the next page's token and the ``etag``, which stand in headers."""
+def oracle_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
+    """What a reply to this call means. Its body gets the next page's token and the ``etag``, which are in headers."""
     status = reply.status
     if status is None:
         return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
     name = reply.headers.get(_REQUEST_ID)
     if requests.codes.ok <= status < requests.codes.multiple_choices:
         body = _body(reply)
-        if body is None:
-            text = f"HTTP {status} without a JSON object: {_NO_API}"
-            return Outcome(Kind.RETRY, None, text, ambiguous=True, request_id=name)
+        if body is None or not is_reply_of(call, {} if reply.body is None else reply.body):
+            return replace(unacknowledged(reply, call), request_id=name)
         return Outcome(Kind.OK, body, request_id=name)
     code = code_of(reply)
     kind = _kind(status, code)

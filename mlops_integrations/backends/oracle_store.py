@@ -94,9 +94,9 @@ class OracleStore(Store):
             "where they lie is in the run's artifact_uri"
         )
 
-    def _outcome_of(self, reply: Reply) -> Outcome[dict[str, Any]]:
+    def _outcome_of(self, reply: Reply, call: str) -> Outcome[dict[str, Any]]:
         # With a token to repeat it by, a write that the service has failed at is worth another try.
-        return replace(oracle_outcome_of(reply), suspect=False)
+        return replace(oracle_outcome_of(reply, call), suspect=False)
 
     def _write_headers(self, call: str) -> Mapping[str, str]:
         return {} if call.endswith("/search") else {"opc-retry-token": uuid.uuid4().hex}

@@ -7,6 +7,7 @@ Ids come as numbers or strings, 64-bit integers as strings, lists that are empty
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -118,6 +119,11 @@ def spelled(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def comparable(value: float) -> float | str:
+    """The value as it is sent; the largest floats are infinities, for that is how SQL stores keep these."""
+    return spelled(math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value)
 
 
 def _tags(body: Json) -> Iterator[RunTag]:

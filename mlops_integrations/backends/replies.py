@@ -1,14 +1,18 @@
-"""What replies mean: MLflow's error codes and statuses, told apart into what to do next. Pure."""
+"""What replies mean: MLflow's error codes and statuses, told apart into what to do next. Pure.
+
+A success counts only with the documented reply of its call: gateways answer 200 and JSON of their own, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 import requests
 
-from mlops_integrations.backends.base import EXIT_REASON_TAG, Kind, Outcome, ServerRun
+from mlops_integrations.backends import reading
+from mlops_integrations.backends.base import EXIT_REASON_TAG, Batch, Kind, Metric, Outcome, ServerRun
 from mlops_integrations.backends.http import Reply, printable
 
 T = TypeVar("T")
@@ -40,16 +44,58 @@ _TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 502, 503, 504})
 about wrong requests, too.
 """
 
+_EMPTY_REPLIES: Final = frozenset(
+    {"runs/log-batch", "runs/log-metric", "runs/log-parameter", "runs/set-tag", "runs/delete"}
+)
+"""Calls that are answered with ``{}``, and with nothing else."""
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "experiments/create": ("experiment_id", "experimentId"),
+    "experiments/get": ("experiment",),
+    "experiments/get-by-name": ("experiment",),
+    "runs/create": ("run",),
+    "runs/get": ("run",),
+    "runs/update": ("run_info",),
+    "params/get": ("parameter",),
+    "metrics/get": ("metric",),
+}
+"""Calls whose reply has one of these fields, whatever else is there."""
+_LISTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "experiments/list": ("experiments",),
+    "experiments/search": ("experiments", "next_page_token"),
+    "runs/search": ("runs", "next_page_token"),
+    "metrics/get-history": ("metrics", "next_page_token"),
+    "get-artifact": (),
+    "artifacts/list": ("files", "root_uri", "next_page_token"),
+}
+"""Calls whose reply has one of these fields, or is ``{}``: servers leave an empty list out."""
 
-def outcome_of(reply: Reply) -> Outcome[dict[str, Any]]:
-    """What a reply means: by the server's own error code first, since the status of old servers lies."""
+
+def is_reply_of(call: str, body: Mapping[str, Any]) -> bool:
+    """Whether this is what a call is documented to be answered with when it was done."""
+    if "error_code" in body:
+        return False
+    if call in _EMPTY_REPLIES:
+        return not body
+    if call in _FIELDS:
+        return any(name in body for name in _FIELDS[call])
+    return not body or any(name in body for name in _LISTS[call])
+
+
+def unacknowledged(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
+    """The outcome of a success that is not this call's: asked again, once it is seen what is there."""
+    text = f"HTTP {reply.status}, but no answer to {call}: {reply.text or 'nothing'}"
+    hint = "is this an MLflow server, or does a gateway answer in its place?"
+    return Outcome(Kind.RETRY, None, f"{text} ({hint})", None, reply.retry_after, ambiguous=True, unacknowledged=True)
+
+
+def outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
+    """What a reply to this call means: by the server's own error code first, since the status of old servers lies."""
     status, body = reply.status, reply.body
     if status is None:
         return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
     if requests.codes.ok <= status < requests.codes.multiple_choices:
-        if body is not None:
-            return Outcome(Kind.OK, body)
-        return Outcome(Kind.RETRY, None, f"{status} without a JSON object: is this an MLflow server?", ambiguous=True)
+        acknowledged = body is not None and is_reply_of(call, body)
+        return Outcome(Kind.OK, body) if acknowledged else unacknowledged(reply, call)
     code = body.get("error_code") if body else None
     if isinstance(code, str) and code not in _TRANSIENT_CODES and status not in _TRANSIENT_STATUSES:
         denied = code in _DENIED_CODES or status in {requests.codes.unauthorized, requests.codes.forbidden}
@@ -80,7 +126,42 @@ def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[s
         return Outcome(Kind.OK, extract(outcome.value))
     except (KeyError, TypeError, AttributeError, ValueError):
         text = f"{what}: the answer is not MLflow's: is this an MLflow server?"
-        return Outcome(Kind.RETRY, None, text, ambiguous=True)
+        return Outcome(Kind.RETRY, None, text, ambiguous=True, unacknowledged=True)
+
+
+def updated(outcome: Outcome[dict[str, Any]], run_id: str) -> Outcome[None]:
+    """The outcome of ``runs/update``, which is answered with the run that was changed."""
+
+    def check(body: dict[str, Any]) -> None:
+        info = body["run_info"]
+        if run_id not in {info.get("run_id"), info.get("run_uuid")}:
+            raise ValueError("another run's")
+
+    return taken(outcome, "changing the run's status", check)
+
+
+def without_texts_of(run: Mapping[str, Any], batch: Batch) -> Batch:
+    """The batch without the parameters and tags that a run already has, as ``runs/get`` tells it."""
+    data = reading.run(run).data
+    params = {(param.key, param.value) for param in data.params}
+    tags = {(tag.key, tag.value) for tag in data.tags}
+    return Batch(
+        batch.metrics,
+        [item for item in batch.params if item not in params],
+        [item for item in batch.tags if item not in tags],
+    )
+
+
+def rows_of(history: Mapping[str, Any]) -> set[Metric]:
+    """The values of one page of ``metrics/get-history``, in the form in which batches hold them."""
+    entries = (reading.metric(entry) for entry in history.get("metrics") or ())
+    return {(entry.key, reading.comparable(entry.value), entry.timestamp, entry.step or 0) for entry in entries}
+
+
+def comparable(metric: Metric) -> Metric:
+    """A batch's metric in the form in which it can be held against ``rows_of``."""
+    key, value, time, step = metric
+    return key, reading.comparable(reading.number(value)), time, step
 
 
 def _name(given: object) -> str:

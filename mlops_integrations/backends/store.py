@@ -259,7 +259,7 @@ class Store:
 
     def _get(self, call: str, fields: Fields) -> dict[str, Any]:
         query = {name: str(value) for name, value in fields.items() if value is not None}
-        return self._ask(call, lambda: self._transport.get(self._url(call), query), repeatable=True)
+        return self._ask(call, lambda: self._transport.get(self._url(call), query), reads=True)
 
     def _write_headers(self, call: str) -> Mapping[str, str]:  # noqa: ARG002 - for dialects that name their writes
         """By which the server knows a write that it is asked for again."""
@@ -290,8 +290,8 @@ class Store:
                 raise ServerError(f"{call}: the server names the same next page again and again")
             seen.add(token)
 
-    def _outcome_of(self, reply: Reply) -> Outcome[dict[str, Any]]:
-        return outcome_of(reply)
+    def _outcome_of(self, reply: Reply, call: str) -> Outcome[dict[str, Any]]:
+        return outcome_of(reply, call)
 
     def _next_page(self, body: Mapping[str, Any]) -> str:
         return str(body.get("next_page_token") or "")
@@ -299,27 +299,32 @@ class Store:
     def _stream(self, url: str, query: Mapping[str, str], what: str) -> Iterator[bytes]:
         opened = self._transport.stream(url, query)
         if isinstance(opened, Reply):
-            raise self._error(f"artifact {printable(what)}", opened)
+            raise self._error("get-artifact", opened, f"artifact {printable(what)}")
         return opened
 
-    def _ask(self, call: str, send: Callable[[], Reply], *, repeatable: bool) -> dict[str, Any]:
+    def _ask(
+        self, call: str, send: Callable[[], Reply], *, repeatable: bool = True, reads: bool = False
+    ) -> dict[str, Any]:
         tries = 0
         while True:
             reply = send()
-            outcome = self._outcome_of(reply)
+            outcome = self._outcome_of(reply, call)
             if outcome.ok and outcome.value is not None:
                 self.last_answer = Answer(outcome.request_id, reply.headers.get("etag"))
                 return outcome.value
             tries += 1
             may_help = outcome.kind is Kind.RETRY and not outcome.suspect and not _is_no_such_call(reply)
+            # A write that something else has answered may be done: whoever called looks what is there.
+            may_help = may_help and (reads or not outcome.unacknowledged)
             if not may_help or tries == _TRIES or not (repeatable or not outcome.ambiguous):
                 raise self._error(call, reply)
             pause = max(outcome.retry_after or 0.0, _FIRST_PAUSE_SECONDS * 2.0 ** (tries - 1))
             self._sleep(pause * random.uniform(0.5, 1.0))
 
-    def _error(self, call: str, reply: Reply) -> ServerError:
-        outcome = self._outcome_of(reply)
-        text = f"{call}: {outcome.message or reply.text}"
+    def _error(self, call: str, reply: Reply, shown: str | None = None) -> ServerError:
+        """The exception for a reply to a call, which is shown by its name unless another text says more."""
+        outcome = self._outcome_of(reply, call)
+        text = f"{shown or call}: {outcome.message or reply.text}"
         if outcome.request_id is not None and outcome.request_id not in text:
             text = f"{text} (request {printable(outcome.request_id)})"
         about: dict[str, Any] = {
@@ -328,13 +333,15 @@ class Store:
             "request_id": reply.headers.get("opc-request-id"),
         }
         if _is_no_such_call(reply):
-            return NotSupportedByServer(f"{call}: this server has no such call", **about)
+            return NotSupportedByServer(f"{shown or call}: this server has no such call", **about)
         if outcome.kind is Kind.DENIED:
             return AccessDeniedError(f"{text}. Are the credentials right ({self.denied_hint})?", **about)
         if outcome.code in _NOT_FOUND_CODES:
             return NotFoundError(text, **about)
         if outcome.code in _EXISTS_CODES:
             return AlreadyExistsError(text, **about)
+        if outcome.unacknowledged:
+            return ServerError(f"{text}. Whether it was done is not known", **about)
         if outcome.kind is Kind.RETRY and not outcome.suspect:
             return UnreachableError(f"{text} ({self.uri})", **about)
         return ServerError(text, **about)

@@ -1,7 +1,7 @@
 """``clean``: removes the directories of runs of which the server has everything.
 
-What is not surely there, or may still be needed here, stays, and it is said why. The server is asked before anything
-goes: a run that somebody has deleted there is here alone.
+What is not surely there, or may still be needed here, stays, and it is said why. Before anything goes, all of it is
+read back from the server: what was acknowledged once may be gone, or may never have arrived.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations import settings
-from mlops_integrations.backends.base import Backend, Kind, open_backend
+from mlops_integrations.backends.base import EXIT_REASON_TAG, open_store
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, SOME_LEFT, summary, texts
+from mlops_integrations.command.progress import Ticker
+from mlops_integrations.command.read_back import DifferenceError, Readable, ReadBack
 from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.errors import MLOpsError, NotFoundError
 from mlops_integrations.journal import ending, identity, lease, reader, removal
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.identity import Life
@@ -47,7 +50,7 @@ class Clean:
     terminal: Terminal
     older_than: float = 0.0
     dry_run: bool = False
-    _servers: dict[str, Backend | str] = field(default_factory=dict)
+    _servers: dict[str, Readable | str] = field(default_factory=dict)
     """The servers by their addresses; for one that can't be asked, why."""
     _removed: int = 0
     _kept: int = 0
@@ -77,7 +80,7 @@ class Clean:
             state = self._check_all_is_delivered(one)
             _check_nothing_is_only_here(one, state)
             _check_nobody_needs_it(one, waited_for)
-            self._check_server_has_it(state)
+            self._check_server_has_it(one, state)
             size = _size(run.path)
             if not self.dry_run:
                 _remove(one)
@@ -108,27 +111,34 @@ class Clean:
             raise KeptError(f"it ended within the last {self.older_than:g} days")
         return one.state
 
-    def _check_server_has_it(self, state: Cursor) -> None:
+    def _check_server_has_it(self, one: Summary, state: Cursor) -> None:
+        """Read all of it back from the server."""
         server = self._server(state)
         if isinstance(server, str):
             raise KeptError(_NOT_ASKED.format(state.destination, server))
-        found = server.get_run(state.run_id or "")
-        if found.kind not in {Kind.OK, Kind.REFUSED}:
-            why = found.message.removeprefix(f"run {state.run_id}: ")
-            self._servers[state.destination] = why  # it is not asked again for each run
-            raise KeptError(_NOT_ASKED.format(state.destination, why))
-        if found.value is None:
-            raise KeptError(f"{state.destination} does not have run {state.run_id}: {found.message}")
-        if not found.value.active:
-            raise KeptError(f"run {state.run_id} was deleted on {state.destination}")
+        ticker = Ticker(self.terminal)
 
-    def _server(self, state: Cursor) -> Backend | str:
+        def tell(text: str) -> None:
+            if ticker.is_due():
+                ticker.said()
+                self.terminal.progress(f"{one.label}: {text}")
+
+        run_id = state.run_id or ""
+        try:
+            ReadBack(one.run, server, run_id, tell).compare(one.status, state.reason, EXIT_REASON_TAG)
+        except DifferenceError as error:
+            raise KeptError(f"run {run_id} on {state.destination} differs: {error}") from None
+        except NotFoundError as error:
+            raise KeptError(f"{state.destination} does not have run {run_id}: {error}") from None
+        except MLOpsError as error:
+            self._servers[state.destination] = str(error)  # it is not asked again for each run
+            raise KeptError(_NOT_ASKED.format(state.destination, error)) from None
+
+    def _server(self, state: Cursor) -> Readable | str:
         if state.destination not in self._servers:
             try:
-                server = open_backend(state.destination, settings.access())
-                found = server.recognize(state.dialect)
-                self._servers[state.destination] = server if found.ok else found.message
-            except (ValueError, OSError) as error:
+                self._servers[state.destination] = open_store(state.destination, settings.access(), state.dialect)
+            except (MLOpsError, ValueError, OSError, ImportError) as error:
                 self._servers[state.destination] = str(error)
         return self._servers[state.destination]
 

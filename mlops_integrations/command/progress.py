@@ -13,6 +13,24 @@ _REWRITE_SECONDS: Final = 0.2
 _LINE_SECONDS: Final = 5.0
 
 
+class Ticker:
+    """Tells when the next word about progress is due: on a terminal five times a second, elsewhere every 5 s."""
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = _REWRITE_SECONDS if terminal.rewrites else _LINE_SECONDS
+        self._clock = clock
+        self.said_at = clock()
+
+    def is_due(self) -> bool:
+        """Whether it is."""
+        return self._clock() - self.said_at >= self._every
+
+    def said(self) -> float:
+        """Something was said now; the clock's time."""
+        self.said_at = self._clock()
+        return self.said_at
+
+
 class Progress:
     """Says it now and then: on a terminal by rewriting one line, elsewhere by a line every few seconds.
 
@@ -28,7 +46,7 @@ class Progress:
         self._runs = runs
         self._clock = clock
         self._began = clock()
-        self._said_at = self._began
+        self._ticker = Ticker(terminal, clock)
         self._run = 0
         self._label = ""
         self._done_before = 0
@@ -58,14 +76,12 @@ class Progress:
 
     def tick(self, trouble: str | None) -> None:
         """Say it, if it is time to."""
-        every = _REWRITE_SECONDS if self._terminal.rewrites else _LINE_SECONDS
-        if self._clock() - self._said_at >= every:
+        if self._ticker.is_due():
             self._say(trouble)
 
     def _say(self, trouble: str | None) -> None:
-        self._said_at = self._clock()
+        seconds = self._ticker.said() - self._began
         total = max(self._total, self.delivered)
-        seconds = self._said_at - self._began
         rate = self.delivered / seconds if seconds > 0 else 0.0
         text = f"{self._label}: {self.delivered:,} of {total:,} points"
         if self._runs > 1:

@@ -68,6 +68,7 @@ class Asking:
         self._around = around
         self._woken_at = 0  # whoever woke an uploader before this one came up is still waiting
         self._last_answer = around.clock()
+        self._asking = 0
 
     def ask(
         self,
@@ -87,7 +88,16 @@ class Asking:
             InterruptedUploadError: told to stop.
             GaveUpError: patience is at its end.
         """
-        attempt = 0
+        self._asking += 1
+        try:
+            return self._ask(call, full, is_hopeless)
+        finally:
+            self._asking -= 1
+
+    def _ask(
+        self, call: Callable[[], Outcome[T]], full: bool, is_hopeless: Callable[[int, Outcome[T]], bool]
+    ) -> Outcome[T]:
+        attempt, since = 0, self.now()
         while True:
             self.glance()
             began = self._around.clock()
@@ -103,13 +113,38 @@ class Asking:
                 self.answered()
                 return Outcome(Kind.REFUSED, None, outcome.message, outcome.code, suspect=outcome.suspect)
             self.trouble(outcome)
-            self.back_off(attempt, outcome, spent)
+            # What was asked meanwhile may have been answered: of this call that says nothing.
+            self.back_off(attempt, outcome, spent, since)
+
+    def ask_until_seen(
+        self, write: Callable[[], Outcome[None]], look: Callable[[], Outcome[T]], is_done: Callable[[T], bool]
+    ) -> Outcome[None]:
+        """Ask for a write; where something else has answered it, look whether it is done before asking again.
+
+        Args:
+            write: one attempt.
+            look: reads what the write changes.
+            is_done: whether what was read shows the change.
+        """
+        unacknowledged = False
+
+        def attempt() -> Outcome[None]:
+            nonlocal unacknowledged
+            if unacknowledged:
+                seen = look()
+                if seen.value is None or is_done(seen.value):
+                    return seen.bare()
+            outcome = write()
+            unacknowledged = outcome.unacknowledged
+            return outcome
+
+        return self.ask(attempt)
 
     def answered(self) -> None:
-        """The server speaks to us: whatever the trouble was, it is over."""
+        """The server speaks to us: whatever the trouble was, it is over, unless another call still waits."""
         self._last_answer = self._around.clock()
         self._around.on_answer()
-        if self._state.trouble is not None:
+        if self._state.trouble is not None and self._asking <= 1:
             self._state.trouble = None
             self.save()
 
@@ -126,16 +161,17 @@ class Asking:
             self._state.trouble = fresh
             self.save()
 
-    def back_off(self, attempt: int, outcome: Outcome[T], spent: float = 0.0) -> None:
+    def back_off(self, attempt: int, outcome: Outcome[T], spent: float = 0.0, since: float | None = None) -> None:
         """Wait before the next attempt; somebody who waits for us ends it, unless the server asked for the pause.
 
         Args:
             attempt: its number, from 1.
             outcome: what became of it.
             spent: seconds that it took.
+            since: when the first attempt began. Default: the time of the server's last answer.
         """
         around = self._around
-        self.check_patience(self._last_answer, outcome.message)
+        self.check_patience(self._last_answer if since is None else since, outcome.message)
         seconds = backoff(attempt, outcome.retry_after, around.rng, spent)
         if outcome.kind is Kind.DENIED:
             seconds = max(seconds, min(DENIED_BACKOFF, 2.0 ** min(attempt, 16)))

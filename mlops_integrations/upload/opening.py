@@ -168,10 +168,17 @@ class Opening:
             if run.run_id != self._state.run_id and run.empty:
                 twin = run.run_id
                 token = token_of(spec.uid, self._state, "runs/delete", twin)
-                if self._asking.ask(lambda twin=twin, token=token: self._backend.delete_run(twin, token)).ok:  # type: ignore[misc]
+                if self._delete(run.run_id, token).ok:
                     self._state.deleted_twins.append(twin)
         self._state.ambiguous = False
         self._asking.save()
+
+    def _delete(self, run_id: str, token: str) -> Outcome[None]:
+        return self._asking.ask_until_seen(
+            lambda: self._backend.delete_run(run_id, token),
+            lambda: self._backend.get_run(run_id),
+            lambda run: not run.active,
+        )
 
 
 def _value(outcome: Outcome[T]) -> T:

@@ -100,14 +100,14 @@ class Sender:
         """
         run_id, limits = self._state.run_id or "", self._backend.limits
         full = len(batch.metrics) == limits.metrics
-        left, unclear = batch, False
+        left, unclear, unacknowledged = batch, False, False
 
         def attempt() -> Outcome[None]:
-            nonlocal left, unclear
+            nonlocal left, unclear, unacknowledged
             if self._names_are_old():
                 self._rename()
-            if (unclear or self._doubtful) and left.metrics:
-                missing = self._unsent(run_id, left)
+            if unacknowledged or ((unclear or self._doubtful) and left.metrics):
+                missing = self._unsent(run_id, left, everything=unacknowledged)
                 if missing.value is None:
                     return missing.bare()
                 left = missing.value
@@ -118,6 +118,7 @@ class Sender:
             if outcome.forgotten:
                 self._rename()
             unclear = outcome.ambiguous and not self.names_writes
+            unacknowledged = outcome.unacknowledged
             return outcome
 
         def is_hopeless(attempt: int, outcome: Outcome[None]) -> bool:
@@ -132,7 +133,7 @@ class Sender:
             self._doubled += len(left.metrics)
         return outcome
 
-    def _unsent(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+    def _unsent(self, run_id: str, batch: Batch, *, everything: bool) -> Outcome[Batch]:
         """What the server does not hold yet, asked name by name: a failure costs one question, not all of them."""
         by_name: dict[str, list[Metric]] = {}
         for metric in batch.metrics:
@@ -140,11 +141,19 @@ class Sender:
         missing: list[Metric] = []
         for metrics in by_name.values():
             part = Batch(metrics)
-            found = self._asking.ask(lambda part=part: self._backend.missing(run_id, part))  # type: ignore[misc]
+            found = self._asking.ask(
+                lambda part=part: self._backend.missing(run_id, part, everything=everything)  # type: ignore[misc]
+            )
             if found.value is None:
                 return found
             missing += found.value.metrics
-        return Outcome(Kind.OK, Batch(missing, batch.params, batch.tags))
+        texts = Batch((), batch.params, batch.tags)
+        if everything and len(texts):
+            found = self._asking.ask(lambda: self._backend.missing(run_id, texts, everything=True))
+            if found.value is None:
+                return found
+            texts = found.value
+        return Outcome(Kind.OK, Batch(missing, texts.params, texts.tags))
 
     def _names_are_old(self) -> bool:
         sending = self._state.sending

@@ -360,7 +360,11 @@ class Uploader:
                 self._send(Batch(tags=[(EXIT_REASON_TAG, reason or "")]))
             at = None if status == ending.RUNNING else time
             token = token_of(self._spec.uid, self.state, "runs/update", status, at)
-            updated = self._asking.ask(lambda: self._backend.update_run(run_id, status, at, token))
+            updated = self._asking.ask_until_seen(
+                lambda: self._backend.update_run(run_id, status, at, token),
+                lambda: self._backend.get_run(run_id),
+                lambda run: run.status == status,
+            )
             if not updated.ok:
                 raise StoppedByServerError(updated.message)
         self.state.status, self.state.reason, self.state.status_time = status, reason, time or 0

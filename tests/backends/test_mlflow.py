@@ -30,7 +30,10 @@ def other(status: int | None, *, sent: bool = True) -> Reply:
     ("reply", "kind", "ambiguous"),
     [
         (Reply(200, {}, "{}"), Kind.OK, False),
-        (Reply(201, {"a": 1}, "{}"), Kind.OK, False),
+        (Reply(201, {}, "{}"), Kind.OK, False),
+        (Reply(200, {"a": 1}, "{}"), Kind.RETRY, True),
+        (error(200, "TEMPORARILY_UNAVAILABLE"), Kind.RETRY, True),
+        (error(200, "RESOURCE_DOES_NOT_EXIST"), Kind.RETRY, True),
         (other(200), Kind.RETRY, True),
         (other(204), Kind.RETRY, True),
         (other(301), Kind.RETRY, False),
@@ -82,16 +85,62 @@ def other(status: int | None, *, sent: bool = True) -> Reply:
 )
 def test_what_a_reply_means(reply: Reply, kind: Kind, ambiguous: bool) -> None:
     """Done, worth another try, denied or refused; and whether it may have been done all the same."""
-    outcome = outcome_of(reply)
+    outcome = outcome_of(reply, "runs/log-batch")
     assert (kind, ambiguous) == (outcome.kind, outcome.ambiguous)
     assert outcome.ok is (outcome.message == "")
 
 
+@pytest.mark.parametrize(
+    ("call", "documented"),
+    [
+        ("experiments/create", {"experiment_id": "1"}),
+        ("experiments/create", {"experimentId": "1"}),
+        ("experiments/get", {"experiment": {}}),
+        ("experiments/get-by-name", {"experiment": {}, "more": 1}),
+        ("experiments/list", {"experiments": []}),
+        ("experiments/list", {}),
+        ("experiments/search", {"next_page_token": "a"}),
+        ("experiments/search", {}),
+        ("runs/create", {"run": {}}),
+        ("runs/get", {"run": {}}),
+        ("runs/update", {"run_info": {}}),
+        ("runs/search", {"runs": []}),
+        ("runs/search", {}),
+        ("runs/log-batch", {}),
+        ("runs/log-metric", {}),
+        ("runs/log-parameter", {}),
+        ("runs/set-tag", {}),
+        ("runs/delete", {}),
+        ("metrics/get-history", {"metrics": []}),
+        ("metrics/get-history", {}),
+        ("artifacts/list", {"root_uri": "a"}),
+        ("artifacts/list", {"files": []}),
+        ("params/get", {"parameter": {}}),
+        ("metrics/get", {"metric": {}}),
+    ],
+)
+def test_only_the_documented_reply_acknowledges(call: str, documented: dict[str, Any]) -> None:
+    """What a gateway says, or another call would be answered with, does not; nor does anything with an error's code."""
+    assert outcome_of(Reply(200, documented, "{}"), call).ok
+    strange = [{"status": "maintenance"}, {**documented, "error_code": "TEMPORARILY_UNAVAILABLE"}, None]
+    for body in strange:
+        outcome = outcome_of(Reply(200, body, "told"), call)
+        assert (outcome.kind, outcome.ambiguous, outcome.unacknowledged) == (Kind.RETRY, True, True), body
+        assert call in outcome.message
+        assert "told" in outcome.message
+
+
+@pytest.mark.parametrize("call", ["runs/log-batch", "runs/set-tag", "runs/update", "runs/create", "experiments/get"])
+def test_an_empty_object_acknowledges_no_call_that_has_fields(call: str) -> None:
+    """It does one that is documented to be empty."""
+    assert outcome_of(Reply(200, {}, "{}"), call).ok is (call in {"runs/log-batch", "runs/set-tag"})
+
+
 def test_outcome_carries_what_the_server_said() -> None:
     """Its code, its message, and how long it asks to wait."""
-    refused = outcome_of(error(400, "INVALID_PARAMETER_VALUE"))
+    refused = outcome_of(error(400, "INVALID_PARAMETER_VALUE"), "runs/log-batch")
     assert (refused.code, refused.message) == ("INVALID_PARAMETER_VALUE", "INVALID_PARAMETER_VALUE: sorry")
-    assert outcome_of(Reply(503, None, "", retry_after=7.0)).retry_after == 7.0
+    assert outcome_of(Reply(503, None, "", retry_after=7.0), "runs/log-batch").retry_after == 7.0
 
 
 @pytest.mark.parametrize(
@@ -106,14 +155,17 @@ def test_outcome_carries_what_the_server_said() -> None:
 )
 def test_messages_are_fit_for_a_terminal(reply: Reply) -> None:
     """Whatever a server puts into its errors."""
-    assert outcome_of(reply).message.isprintable()
+    assert outcome_of(reply, "runs/log-batch").message.isprintable()
 
 
 def test_hints() -> None:
     """What a wrong address looks like, and what to do about it."""
-    assert "give that address as tracking URI" in outcome_of(Reply(302, None, "", location="https://h/")).message
-    assert "path prefix" in outcome_of(other(404)).message
-    assert "is this an MLflow server?" in outcome_of(other(200)).message
+    assert (
+        "give that address as tracking URI"
+        in outcome_of(Reply(302, None, "", location="https://h/"), "runs/get").message
+    )
+    assert "path prefix" in outcome_of(other(404), "runs/get").message
+    assert "is this an MLflow server" in outcome_of(other(200), "runs/get").message
 
 
 @pytest.fixture
@@ -228,7 +280,7 @@ def test_json_that_is_not_mlflows(server: Any, body: bytes) -> None:
     server.answer(200, body)
     outcome = MlflowBackend(server.url, Transport(Access())).get_run("r")
     assert (outcome.kind, outcome.value, outcome.ambiguous) == (Kind.RETRY, None, True)
-    assert "is this an MLflow server?" in outcome.message
+    assert "is this an MLflow server" in outcome.message
 
 
 @pytest.mark.parametrize("id_name", ["run_id", "run_uuid"])

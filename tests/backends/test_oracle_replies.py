@@ -20,7 +20,7 @@ def reply(status: int | None, body: dict[str, Any] | None = None, text: str = ""
 
 def error(status: int, code: str = "SomeCode", **headers: str) -> Outcome[dict[str, Any]]:
     """What an error in Oracle's shape means."""
-    return oracle_outcome_of(reply(status, {"code": code, "message": "because"}, **headers))
+    return oracle_outcome_of(reply(status, {"code": code, "message": "because"}, **headers), "runs/search")
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_what_may_have_been_done() -> None:
     assert [error(status).ambiguous for status in (400, 404, 408, 409, 429, 500, 503)] == [
         *(False, False, True, False, False, True, True)
     ]
-    assert oracle_outcome_of(Reply(None, None, "reset")).ambiguous
-    assert not oracle_outcome_of(Reply(None, None, "no route", sent=False)).ambiguous
+    assert oracle_outcome_of(Reply(None, None, "reset"), "runs/search").ambiguous
+    assert not oracle_outcome_of(Reply(None, None, "no route", sent=False), "runs/search").ambiguous
     forgotten = error(409, "InvalidatedRetryToken")
     assert (forgotten.forgotten, forgotten.ambiguous) == (True, True)
     assert not error(409, "IncorrectState").forgotten
@@ -79,41 +79,45 @@ def test_what_may_have_been_done() -> None:
 def test_a_pause_that_is_asked_for() -> None:
     """Is kept."""
     throttled = Reply(429, {"code": "TooManyRequests", "message": "m"}, "", retry_after=7.0)
-    assert oracle_outcome_of(throttled).retry_after == 7.0
+    assert oracle_outcome_of(throttled, "runs/search").retry_after == 7.0
 
 
 def test_an_error_that_is_not_oracles() -> None:
     """MLflow's code is read, too; a page or nothing is shown as it is; a lonely 404 is the wrong address."""
-    of_mlflow = oracle_outcome_of(reply(400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "m"}))
+    of_mlflow = oracle_outcome_of(reply(400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "m"}), "runs/search")
     assert (of_mlflow.kind, of_mlflow.code) == (Kind.REFUSED, "INVALID_PARAMETER_VALUE")
-    page = oracle_outcome_of(Reply(502, None, "<html>bad gateway"))
+    page = oracle_outcome_of(Reply(502, None, "<html>bad gateway"), "runs/search")
     assert (page.kind, page.message, page.request_id) == (Kind.RETRY, "HTTP 502: <html>bad gateway", None)
-    nobody = oracle_outcome_of(Reply(404, None, "<html>"))
+    nobody = oracle_outcome_of(Reply(404, None, "<html>"), "runs/search")
     assert nobody.kind is Kind.RETRY
     assert "API version and prefix" in nobody.message
-    moved = oracle_outcome_of(Reply(302, None, "", location="https://login"))
+    moved = oracle_outcome_of(Reply(302, None, "", location="https://login"), "runs/search")
     assert moved.kind is Kind.RETRY
     assert "https://login" in moved.message
 
 
 def test_the_next_page() -> None:
     """Stands in the body or in a header; the body's counts."""
-    assert oracle_outcome_of(reply(200, {}, opc_next_page="h")).value == {"next_page_token": "h"}
-    assert oracle_outcome_of(reply(200, {"next_page_token": "b"}, opc_next_page="h")).value == {"next_page_token": "b"}
-    assert oracle_outcome_of(reply(200, {"next_page_token": ""}, opc_next_page="h")).value == {"next_page_token": "h"}
+    assert oracle_outcome_of(reply(200, {}, opc_next_page="h"), "runs/search").value == {"next_page_token": "h"}
+    assert oracle_outcome_of(reply(200, {"next_page_token": "b"}, opc_next_page="h"), "runs/search").value == {
+        "next_page_token": "b"
+    }
+    assert oracle_outcome_of(reply(200, {"next_page_token": ""}, opc_next_page="h"), "runs/search").value == {
+        "next_page_token": "h"
+    }
 
 
 def test_the_etag() -> None:
     """Belongs to the one thing that was asked for."""
-    run = oracle_outcome_of(reply(200, {"run": {"info": {}}}, etag="v1")).value
+    run = oracle_outcome_of(reply(200, {"run": {"info": {}}}, etag="v1"), "runs/get").value
     assert run == {"run": {"info": {}, "etag": "v1"}}
-    experiment = oracle_outcome_of(reply(200, {"experiment": {"name": "a"}}, etag="v1")).value
+    experiment = oracle_outcome_of(reply(200, {"experiment": {"name": "a"}}, etag="v1"), "experiments/get").value
     assert experiment == {"experiment": {"name": "a", "etag": "v1"}}
-    assert oracle_outcome_of(reply(200, {"runs": []}, etag="v1")).value == {"runs": []}
+    assert oracle_outcome_of(reply(200, {"runs": []}, etag="v1"), "runs/search").value == {"runs": []}
 
 
 def test_an_answer_with_nothing_to_say() -> None:
     """Is one if it names the request; else anybody may have given it."""
-    assert oracle_outcome_of(reply(200)).value == {}
-    assert oracle_outcome_of(Reply(200, None, "")).kind is Kind.RETRY
-    assert oracle_outcome_of(reply(200, None, "<html>login")).kind is Kind.RETRY
+    assert oracle_outcome_of(reply(200), "runs/search").value == {}
+    assert oracle_outcome_of(Reply(200, None, ""), "runs/search").kind is Kind.RETRY
+    assert oracle_outcome_of(reply(200, None, "<html>login"), "runs/search").kind is Kind.RETRY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 import mlops_integrations as mlops
-from fake_mlflow import FakeMlflow
+from fake_mlflow import FakeMlflow, FakeRun
 from mlops_integrations import start
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, identity, reader, records
@@ -266,6 +267,7 @@ def test_files_that_were_logged(
     move_writer(run, start_time="long ago")
     out("sync")
     change(run, artifacts_kept={}, artifacts=1, artifacts_waiting={})
+    server.run("baseline").files["weights/model.pt"] = b"1"
     for name in ("lease.lock", ".lease.17.0123abcd", "uploader.log", ".cursor-0123456789ab.json.17.0123abcd"):
         (run.directory / name).touch()
     code, said, _ = out("clean")
@@ -279,15 +281,103 @@ def test_a_server_that_does_not_have_it(delivered: Record, server: FakeMlflow, o
     run = delivered()
     if how == "deleted":
         server.run("baseline").deleted = True
-        stays(run, out, f"was deleted on {server.uri}")
+        stays(run, out, f"on {server.uri} differs: it was deleted there")
     elif how == "wiped":
         server.runs.clear()
         stays(run, out, "does not have run")
     else:
-        server.answer_next("runs/get", 503, times=1)
+        server.answer_next("runs/get", 503, times=4)  # the store asks four times
         second = delivered("second")
         stays(run, out, f"{server.uri} can't be asked whether it has the run")
         assert second.directory.exists()
+
+
+def lose_a_point(there: FakeRun) -> None:
+    """One in the middle, which no cursor can know."""
+    there.metrics.remove(next(row for row in there.metrics if row[3] == 1))
+
+
+def change_a_value(there: FakeRun) -> None:
+    """As a server that keeps 32 bits does."""
+    key, _, time, step = row = next(row for row in there.metrics if row[3] == 1)
+    there.metrics.remove(row)
+    there.metrics.add((key, 0.25, time, step))
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lose_a_point, "1 of 3 points missing there: 1 of 'loss'"),
+        (change_a_value, "1 of 3 points missing there: 1 of 'loss'"),
+        (lambda there: there.metrics.clear(), "3 of 3 points missing there: 3 of 'loss'"),
+        (lambda there: there.params.clear(), "1 parameter missing there, or other than here: 'lr'"),
+        (lambda there: there.params.update(lr="0.2"), "1 parameter missing there, or other than here: 'lr'"),
+        (lambda there: there.tags.pop("team"), "1 tag missing there, or other than here: 'team'"),
+        (lambda there: there.files.clear(), "1 file missing there, or other than here: 'notes.txt'"),
+        (
+            lambda there: there.files.update({"notes.txt": b"sixth"}),
+            "1 file missing there, or other than here: 'notes.txt'",
+        ),
+        (lambda there: there.files.update({"notes.txt": b"nota bene"}), "1 file missing there, or other than here"),
+        (lambda there: setattr(there, "status", "RUNNING"), "its status there is RUNNING, not FINISHED"),
+    ],
+    ids=[
+        "a point",
+        "a value",
+        "all points",
+        "a param",
+        "a param's value",
+        "a tag",
+        "a file",
+        "its content",
+        "its length",
+        "the status",
+    ],
+)
+def test_what_the_server_no_longer_shows_is_kept(
+    record: Record, server: FakeMlflow, out: Any, tmp_path: Path, damage: Callable[[FakeRun], object], why: str
+) -> None:
+    """Everything is read back before it goes: an acknowledgement of long ago proves nothing."""
+    (tmp_path / "notes.txt").write_bytes(b"notes")
+    run = record(tracking_uri=server.uri, finish=False, params={"lr": "0.1"}, tags={"team": "vision"})
+    run.log_artifact(tmp_path / "notes.txt")
+    run.finish()
+    move_writer(run, start_time="long ago")
+    out("sync")
+    change(run, artifacts_kept={}, artifacts=1, artifacts_waiting={})
+    there = server.run("baseline")
+    there.files["notes.txt"] = b"notes"
+    damage(there)
+    stays(run, out, why)
+    assert "1 kept" in out("clean", "--dry-run")[1]  # which promises no more than it would do
+
+
+def test_long_histories_are_read_back_page_by_page(
+    record: Record, server: FakeMlflow, out: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the values are, NaN and infinities among them; more values of others' are no difference."""
+    monkeypatch.setattr("mlops_integrations.backends.store._HISTORY_PAGE", 7)
+    run = record(tracking_uri=server.uri, points=40, finish=False)
+    for step, value in enumerate((float("nan"), float("inf"), float("-inf"), -0.0, 1e-320, 1e308)):
+        run.log_metric("odd", value, step=step)
+    run.finish()
+    move_writer(run, start_time="long ago")
+    assert 0 == out("sync")[0]
+    there = server.run("baseline")
+    largest = sys.float_info.max
+    there.metrics = {
+        (key, {"Infinity": largest, "-Infinity": -largest}.get(value, value), time, step)  # as SQL stores do
+        for key, value, time, step in there.metrics
+    } | {("loss", 7.0, 1, 99)}
+    assert "1 removed" in out("clean")[1]
+    assert server.requests.count("metrics/get-history") == 7
+
+
+def test_progress_of_a_comparison(delivered: Record, out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told how far a long one is."""
+    monkeypatch.setattr("mlops_integrations.command.progress._LINE_SECONDS", 0.0)
+    delivered()
+    assert "3 of 3 points compared" in out("clean")[2]
 
 
 # -- beside others ---------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class FakeRun:
     params: dict[str, str] = field(default_factory=dict)
     metrics: set[tuple[str, float | str, int, int]] = field(default_factory=set)
     """Key, value, time, step: the same point twice is one, as in MLflow's own store."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Artifacts by their paths; tests put them here."""
 
 
 class RefusedError(Exception):
@@ -130,6 +132,24 @@ class FakeStore:
         run.metrics.update((one["key"], one["value"], one["timestamp"], one["step"]) for one in body.get("metrics", []))
         return {}
 
+    def _metrics_get_history(self, body: dict[str, Any]) -> dict[str, Any]:
+        rows = sorted((row for row in self._known(body).metrics if row[0] == body["metric_key"]), key=str)
+        first, most = int(body.get("page_token") or 0), int(body.get("max_results") or len(rows))
+        page = rows[first : first + most]
+        told = {"metrics": [dict(zip(("key", "value", "timestamp", "step"), row, strict=True)) for row in page]}
+        return told | ({"next_page_token": str(first + most)} if first + most < len(rows) else {})
+
+    def _artifacts_list(self, body: dict[str, Any]) -> dict[str, Any]:
+        above = body.get("path", "")
+        files = self._known(body).files
+        return {
+            "files": [
+                {"path": path, "is_dir": False, "file_size": len(content)}
+                for path, content in files.items()
+                if path.rpartition("/")[0] == above
+            ]
+        }
+
     def _known(self, body: dict[str, Any]) -> FakeRun:
         run = self.runs.get(body["run_id"])
         if run is None:
@@ -147,7 +167,7 @@ class FakeMlflow(FakeStore):
         super().__init__()
         self.requests: list[str] = []
         self.authorizations: list[str | None] = []
-        self._scripted: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self._scripted: dict[str, list[tuple[int, dict[str, Any], bool]]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-mlflow")
@@ -168,10 +188,12 @@ class FakeMlflow(FakeStore):
         self._thread.join()
         self._server.server_close()
 
-    def answer_next(self, call: str, status: int, times: int = 1, body: dict[str, Any] | None = None) -> None:
-        """Answer the next calls of this name ("runs/create") with this status, and do nothing else."""
+    def answer_next(
+        self, call: str, status: int, times: int = 1, body: dict[str, Any] | None = None, *, done: bool = False
+    ) -> None:
+        """Answer the next calls of this name ("runs/create") with this status; they are done only if ``done``."""
         with self._changed:
-            self._scripted.setdefault(call, []).extend([(status, body or {})] * times)
+            self._scripted.setdefault(call, []).extend([(status, body or {}, done)] * times)
 
     def wait_for(self, call: str, times: int = 1) -> None:
         """Wait until a call of this name has come so many times."""
@@ -186,7 +208,12 @@ class FakeMlflow(FakeStore):
             self.authorizations.append(authorization)
             self._changed.notify_all()
             scripted = self._scripted.get(call)
-            return scripted.pop(0) if scripted else self.do(call, body)
+            if not scripted:
+                return self.do(call, body)
+            status, answer, done = scripted.pop(0)
+            if done:
+                self.do(call, body)
+            return status, answer
 
 
 def _missing(what: str) -> RefusedError:
@@ -215,7 +242,11 @@ def _handler(server: FakeMlflow) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # head and body are two writes: the second would wait for the client's word
 
         def do_GET(self) -> None:
-            self._reply(dict(parse_qsl(urlsplit(self.path).query)))
+            query = dict(parse_qsl(urlsplit(self.path).query))
+            if urlsplit(self.path).path == "/get-artifact":
+                self._send(200, server.runs[query["run_uuid"]].files[query["path"]])
+            else:
+                self._reply(query)
 
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
@@ -224,7 +255,9 @@ def _handler(server: FakeMlflow) -> type[BaseHTTPRequestHandler]:
         def _reply(self, body: dict[str, Any]) -> None:
             call = urlsplit(self.path).path.removeprefix(_API)
             status, answer = server.answer(call, body, self.headers.get("Authorization"))
-            content = json.dumps(answer).encode()
+            self._send(status, json.dumps(answer).encode())
+
+        def _send(self, status: int, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

@@ -60,7 +60,7 @@ class Remembering:
         self.writes.append(("send", token, batch))
         return self.after_send(self._backend.send(run_id, batch, token))
 
-    def missing(self, run_id: str, batch: Batch) -> Outcome[Batch]:
+    def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
         """What the test says."""
         self.compared.append(batch)
         return Outcome(Kind.OK, self.there(batch))

@@ -93,11 +93,11 @@ class CrashingBackend:
         if not callable(attribute) or name in {"name_fault", "run_url"}:
             return attribute
 
-        def call(*arguments: object) -> object:
+        def call(*arguments: object, **options: object) -> object:
             self._left -= 1
             if self._left == 0 and not self._after:
                 raise Crash
-            outcome = attribute(*arguments)
+            outcome = attribute(*arguments, **options)
             if self._left == 0:
                 raise Crash
             return outcome
@@ -153,6 +153,74 @@ def test_a_busy_server_is_asked_again(server: FakeMlflow, uploader: Make, record
 
     assert server.run("baseline").metrics == expected(100)
     assert server.requests.count("runs/log-batch") == 4 + 3
+
+
+MAINTENANCE = {"status": "maintenance"}
+WRAPPED = {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "try again"}
+"""What gateways answer with 200 in a server's place."""
+
+
+@pytest.mark.parametrize("body", [MAINTENANCE, WRAPPED], ids=["a word of its own", "an error in a 200"])
+@pytest.mark.parametrize(
+    "call", ["experiments/get-by-name", "runs/create", "runs/search", "runs/log-batch", "runs/update"]
+)
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
+def test_a_success_that_is_not_the_servers_acknowledges_nothing(
+    server: FakeMlflow, uploader: Make, record: Record, clock: Clock, call: str, body: dict[str, str], done: bool
+) -> None:
+    """Whether the server has seen the request or not: it is looked up, sent again if need be, and arrives once."""
+    record(1_500)
+    server.answer_next("runs/create", 503, times=int(call == "runs/search"))
+    server.answer_next(call, 200, times=3, body=body, done=done)
+    troubles = set()
+    delivering = uploader()
+
+    def stop() -> bool:
+        if delivering.state.trouble is not None:
+            troubles.add(delivering.state.trouble.message)
+        return False
+
+    delivering._asking._around.stop = stop
+    assert delivering.drain() == Result(delivered=True, closed=True)
+
+    (run,) = server.runs.values()
+    assert (run.metrics, run.status) == (expected(1_500), "FINISHED")
+    assert (run.params, run.tags["team"]) == ({"lr": "0.1"}, "vision")
+    told = [text for text in troubles if f"HTTP 200, but no answer to {call}" in text]
+    assert told
+    assert all(next(iter(body.values())) in text for text in told)
+    assert delivering.state.trouble is None
+
+
+@pytest.mark.parametrize("call", ["runs/log-batch", "runs/update", "runs/create", "experiments/create"])
+def test_a_gateway_that_never_passes_an_answer_on(
+    server: FakeMlflow, uploader: Make, record: Record, call: str
+) -> None:
+    """What such a call has done is seen by looking, so nothing is sent twice, and the run is delivered."""
+    record(1_500)
+    server.answer_next(call, 200, times=1_000, body=MAINTENANCE, done=True)
+
+    assert uploader().drain() == Result(delivered=True, closed=True)
+
+    (run,) = server.runs.values()
+    assert (run.metrics, run.status) == (expected(1_500), "FINISHED")
+    # Parameters, tags, and two batches of metrics.
+    assert server.requests.count(call) == (4 if call == "runs/log-batch" else 1)
+
+
+def test_patience_ends_although_the_looks_for_a_batch_are_answered(
+    server: FakeMlflow, uploader: Make, record: Record
+) -> None:
+    """A server that answers every question and does no write is given up; the trouble stays said meanwhile."""
+    record(10)
+    server.answer_next("runs/log-batch", 200, times=1_000, body=MAINTENANCE)
+    delivering = uploader(patience=60.0)
+
+    with pytest.raises(GaveUpError, match="maintenance"):
+        delivering.drain()
+
+    assert delivering.state.trouble is not None
+    assert delivering.state.points == 0
 
 
 def test_a_refusal_of_the_credentials_keeps_everything(
