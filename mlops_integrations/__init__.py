@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlops_integrations import entities as entities
     from mlops_integrations import errors as errors
+    from mlops_integrations.active_runs import active_run as active_run
     from mlops_integrations.autologging import autolog as autolog
     from mlops_integrations.client import TrackingClient as TrackingClient
-    from mlops_integrations.lifetime import active_run as active_run
     from mlops_integrations.run import Run as Run
     from mlops_integrations.start import start_run as start_run
 
@@ -27,7 +27,7 @@ __all__ = ["Run", "TrackingClient", "__version__", "active_run", "autolog", "ent
 _HOMES = {
     "Run": ("run", "Run"),
     "__version__": ("version", "VERSION"),
-    "active_run": ("lifetime", "active_run"),
+    "active_run": ("active_runs", "active_run"),
     "autolog": ("autologging", "autolog"),
     "TrackingClient": ("client", "TrackingClient"),
     "entities": ("entities", None),

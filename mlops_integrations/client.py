@@ -54,7 +54,7 @@ class TrackingClient:
     """
 
     def __init__(self, tracking_uri: str | None = None, dialect: str | None = None) -> None:
-        from mlops_integrations.backends.base import DIALECTS
+        from mlops_integrations.backends.registry import DIALECTS
 
         self._settings = settings_module.from_arguments(tracking_uri=tracking_uri)
         if self._settings.tracking_uri is None:
@@ -70,7 +70,7 @@ class TrackingClient:
 
     @functools.cached_property
     def _store(self) -> Store:
-        from mlops_integrations.backends.base import open_store
+        from mlops_integrations.backends.registry import open_store
 
         return open_store(self.tracking_uri, settings_module.access(self._settings), self._dialect)
 

@@ -18,7 +18,6 @@ from mlops_integrations.journal import ending
 
 if TYPE_CHECKING:
     from mlops_integrations.recording import Recording
-    from mlops_integrations.run import Run
 
 _FORGET_ABOVE: Final = 64
 
@@ -26,9 +25,6 @@ _recordings: Final[list[Recording]] = []
 """Open ones, and those that ended with something left to deliver, in the order of their opening."""
 
 _everyone: Final[weakref.WeakSet[Recording]] = weakref.WeakSet()
-_stack: Final[list[Run]] = []
-_users: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
-"""Those of them that no door has opened."""
 _seen_to: Final[list[object]] = []
 """The finalizer of a process that multiprocessing has started, once a run was opened there."""
 
@@ -45,25 +41,6 @@ def opened(recording: Recording) -> None:
     _everyone.add(recording)
     notebook.opened(recording)
     _see_multiprocessing_exit()
-
-
-def started(run: Run, *, by_user: bool = False) -> None:
-    """A run was made by ``start_run`` or a door: it is the active one while it is open."""
-    _stack[:] = [*(known for known in _stack if known.is_open), run]
-    if by_user:
-        _users.add(run)
-
-
-def active_run() -> Run | None:
-    """The run that a door or ``start_run`` opened last and that is still open, or None."""
-    return next((run for run in reversed(_stack) if run.is_open), None)
-
-
-def users_run() -> Run | None:
-    """The run that ``start_run`` opened last and that is still open, or None."""
-    return next(
-        (run for run in reversed(_stack) if run.is_open and not run.recording.is_reopened and run in _users), None
-    )
 
 
 def uncaught_exception() -> BaseException | None:
@@ -115,7 +92,6 @@ def _after_fork() -> None:
     _seen_to.clear()
     notebook.forget()
     copies.forget()
-    _stack.clear()
     for recording in list(_everyone):
         recording.disown()
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mlops_integrations import lifetime, values
+from mlops_integrations import values
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Points, Record, RunSpec
@@ -36,7 +36,15 @@ NO_DIRECTORY: Final = "no directory can be written"
 class Recording:
     """One run as this process records it. ``off`` says why it does not, if so."""
 
-    def __init__(self, spec: RunSpec, run: RunDirectory, settings: Settings, off: str | None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        run: RunDirectory,
+        settings: Settings,
+        off: str | None,
+        opened: Callable[[Recording], None],
+    ) -> None:
+        self._opened = opened
         self.spec = spec
         self.run = run
         self.settings = settings
@@ -116,7 +124,7 @@ class Recording:
         self.look_at = now + LOOK_MS
         if is_first:
             rundir.point_latest_to(self.run.path)
-        lifetime.opened(self)
+        self._opened(self)
         self._driver.start()
         tell, self.when_opened = self.when_opened, None
         if tell is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast, overload
 
-from mlops_integrations import artifacts, client_style, values
+from mlops_integrations import artifacts, client_style, lifetime, values
 from mlops_integrations.intake import Intake
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
@@ -48,7 +48,7 @@ class Run:
     """
 
     def __init__(self, spec: RunSpec, directory: RunDirectory, settings: Settings, off: str | None = None) -> None:
-        self._recording = Recording(spec, directory, settings, off)
+        self._recording = Recording(spec, directory, settings, off, lifetime.opened)
         self._intake = Intake(self._recording)
         self._params: dict[str, str] = {}
 

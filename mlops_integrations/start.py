@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from mlops_integrations import lifetime, values
+from mlops_integrations import active_runs, values
 from mlops_integrations import settings as settings_module
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import rundir
@@ -72,7 +72,7 @@ def start_run(
 
 def users_run() -> Run | None:
     """The run that ``start_run`` opened last and that is still open, or None: no door's own."""
-    return lifetime.users_run()
+    return active_runs.users_run()
 
 
 def new_uid() -> str:
@@ -184,7 +184,7 @@ def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Ru
             run = rundir.make(chosen.root, spec.name, uid)
         joined = Run(structs.replace(spec, rank=rank), run, chosen)
         joined.recording.begin()
-        lifetime.started(joined)
+        active_runs.started(joined)
     except Exception as error:  # at the border to a training, as above
         logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)
         return absent(uid, NO_DIRECTORY)
@@ -217,7 +217,7 @@ def _made(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient: bo
 
 
 def _greet(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> None:
-    lifetime.started(run, by_user=by_user)
+    active_runs.started(run, by_user=by_user)
     run.recording.say_where()
     run.set_tags(settings_module.job_tags() | dict(options.get("tags") or {}))
     run.log_params(options.get("params") or {})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations import lifetime
+from mlops_integrations import active_runs
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import FORMAT, Header, Record, RunSpec
@@ -67,7 +67,7 @@ def _nothing_swallowed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
 def _no_run_left_open() -> Iterator[None]:
     """A test that fails in the middle of a run leaves none behind for the next one."""
     yield
-    while (run := lifetime.active_run()) is not None:
+    while (run := active_runs.active_run()) is not None:
         run.finish(timeout=0.0)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations import settings
-from mlops_integrations.backends.base import EXIT_REASON_TAG, open_store
+from mlops_integrations.backends.base import EXIT_REASON_TAG
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, SOME_LEFT, summary, texts
 from mlops_integrations.command.progress import Ticker
 from mlops_integrations.command.read_back import DifferenceError, Readable, ReadBack
@@ -135,6 +135,8 @@ class Clean:
             raise KeptError(_NOT_ASKED.format(state.destination, error)) from None
 
     def _server(self, state: Cursor) -> Readable | str:
+        from mlops_integrations.backends.registry import open_store
+
         if state.destination not in self._servers:
             try:
                 self._servers[state.destination] = open_store(state.destination, settings.access(), state.dialect)

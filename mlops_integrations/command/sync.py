@@ -203,7 +203,7 @@ class Sync:
         cursor.save(path, fresh, durable=True)
 
     def _server(self, destination: str, chosen: Settings) -> Server:
-        from mlops_integrations.backends.base import open_backend
+        from mlops_integrations.backends.registry import open_backend
 
         server = self._servers.get(destination)
         if server is None:

@@ -118,7 +118,7 @@ class Delivery:
             self._lease.release()
 
     def _follow(self, destination: str) -> None:
-        from mlops_integrations.backends.base import open_backend
+        from mlops_integrations.backends.registry import open_backend
 
         backend = open_backend(destination, self._access)
         around = Surroundings(stop=self._is_wanted_elsewhere, wake_time=self._run.wake_time)

@@ -19,7 +19,7 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends.base import open_backend
+from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.cursor import Cursor

@@ -76,8 +76,8 @@ def test_a_host_that_ends_all_its_children(trainer: Trainer, fake: FakeMlflow) -
 
 
 FORGETS = """
-from mlops_integrations import lifetime
-lifetime._recordings.clear(), lifetime._stack.clear()  # as happens to the first of many runs
+from mlops_integrations import active_runs, lifetime
+lifetime._recordings.clear(), active_runs._stack.clear()  # as happens to the first of many runs
 run.finish(timeout=0)
 del run
 """

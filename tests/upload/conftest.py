@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends.base import open_backend
+from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.journal.records import End, Header, Metrics, Params, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter

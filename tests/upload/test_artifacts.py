@@ -10,7 +10,8 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends.base import Kind, Outcome, open_backend
+from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.records import Artifact, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory

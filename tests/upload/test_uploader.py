@@ -16,7 +16,8 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow, FakeRun
-from mlops_integrations.backends.base import Backend, Kind, Outcome, open_backend
+from mlops_integrations.backends.base import Backend, Kind, Outcome
+from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
@@ -647,7 +648,7 @@ def test_a_run_of_more_files_than_may_be_open(
     done = python(
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from mlops_integrations.backends.base import open_backend\n"
+        "from mlops_integrations.backends.registry import open_backend\n"
         "from mlops_integrations.journal.rundir import RunDirectory\n"
         "from mlops_integrations.settings import Access\n"
         "from mlops_integrations.upload.asking import Surroundings\n"

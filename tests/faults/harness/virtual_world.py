@@ -25,8 +25,8 @@ import mlops_integrations
 from conservation import BAD_NAME, POISON, START, Content, LogCall, differences, held_by, log_calls
 from fault_plan import SLOW, Plan
 from faulty_server import FaultyServer, Request
-from mlops_integrations.backends.base import open_backend
 from mlops_integrations.backends.http import Transport
+from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.journal import cursor, identity
 from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory

@@ -1,0 +1,36 @@
+"""Which run is active: the one that a door or ``start_run`` opened last and that is still open."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Final
+
+from mlops_integrations.run import Run
+
+_stack: Final[list[Run]] = []
+_users: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
+"""Those that ``start_run`` has opened, and no door."""
+
+
+def started(run: Run, *, by_user: bool = False) -> None:
+    """A run was made by ``start_run`` or a door: it is the active one while it is open."""
+    _stack[:] = [*(known for known in _stack if known.is_open), run]
+    if by_user:
+        _users.add(run)
+
+
+def active_run() -> Run | None:
+    """The run that a door or ``start_run`` opened last and that is still open, or None."""
+    return next((run for run in reversed(_stack) if run.is_open), None)
+
+
+def users_run() -> Run | None:
+    """The run that ``start_run`` opened last and that is still open, or None."""
+    return next(
+        (run for run in reversed(_stack) if run.is_open and not run.recording.is_reopened and run in _users), None
+    )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stack.clear)
