@@ -59,7 +59,7 @@ MAY_IMPORT = {
                   "journal.identity", "journal.cursor", "journal.records", "journal.rundir", "journal.writer"},
     "lifetime": {"notebook", "copies", "journal.ending"},
     "notebook": {"journal.ending"},
-    "artifacts": {"recording", "copies", "journal.files", "journal.records"},
+    "artifacts": {"recording", "copies", "journal.files", "journal.records", "journal.rundir"},
     "values": {"journal.records"},
     "voice": {"printing", "journal.cursor", "journal.filesystem"},
     "journal": {"journal", "errors"},
