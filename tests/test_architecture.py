@@ -32,7 +32,8 @@ LEAVES = {
 """Rooms that import nothing of ours."""
 
 SHARED_BY_DIALECTS = {
-    f"backends.{name}" for name in ("base", "http", "auth", "artifact_roots", "replies", "store", "reading", "search")
+    f"backends.{name}"
+    for name in ("base", "http", "own_sockets", "auth", "artifact_roots", "replies", "store", "reading", "search")
 }
 """What dialects are made of. They know nothing of each other."""
 
@@ -69,6 +70,7 @@ MAY_IMPORT = {
                       "backends.oracle_aidp", "backends.oracle_store", "oracle_uri"},
     **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
        for room in ORACLE},
+    "backends.own_sockets": {"journal.files"},
     "settings": {"oracle_uri", "databricks"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},
