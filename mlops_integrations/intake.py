@@ -104,8 +104,10 @@ def last_steps(journals: list[Path]) -> dict[str, int]:
     steps: dict[str, int] = {}
     for path in journals:
         reader = JournalReader(path)
-        for record in reader:
-            if isinstance(record, Metrics):
-                steps |= {key: step for key, _, step in record.values}
-        reader.close()
+        try:
+            for record in reader:
+                if isinstance(record, Metrics):
+                    steps |= {key: step for key, _, step in record.values}
+        finally:
+            reader.close()
     return steps

@@ -215,7 +215,8 @@ class Run:
         """Keep a copy of a file, or of every file below a directory, as it is now.
 
         Args:
-            local_path: the file or directory.
+            local_path: the file or directory. In a directory run directories, links to directories, and what is no
+                file (a FIFO, a device) are left out, and said. What is no path is refused, counted and said.
             artifact_path: where among the run's artifacts it belongs; a relative path without ``..``.
             extra: what other trackers' calls have and this has not: left out, and said.
             wait: False returns at once, and copies in the background. A file that is overwritten in place meanwhile
@@ -227,7 +228,7 @@ class Run:
         """
         if extra or unknown:
             self._say_left_out("log_artifact", extra, unknown)
-        artifacts.keep(self._recording, Path(local_path), artifact_path, wait=wait)
+        artifacts.keep(self._recording, local_path, artifact_path, wait=wait)
 
     # -- waiting and ending -------------------------------------------------------------------------------------
 

@@ -32,7 +32,8 @@ LEAVES = {
 """Rooms that import nothing of ours."""
 
 SHARED_BY_DIALECTS = {
-    f"backends.{name}" for name in ("base", "http", "auth", "artifact_roots", "replies", "store", "reading", "search")
+    f"backends.{name}"
+    for name in ("base", "http", "own_sockets", "auth", "artifact_roots", "replies", "store", "reading", "search")
 }
 """What dialects are made of. They know nothing of each other."""
 
@@ -60,7 +61,7 @@ MAY_IMPORT = {
                   "journal.identity", "journal.cursor", "journal.records", "journal.rundir", "journal.writer"},
     "lifetime": {"notebook", "copies", "journal.ending"},
     "notebook": {"journal.ending"},
-    "artifacts": {"recording", "copies", "journal.files", "journal.records"},
+    "artifacts": {"recording", "copies", "journal.files", "journal.records", "journal.rundir"},
     "values": {"journal.records"},
     "voice": {"printing", "journal.cursor", "journal.filesystem"},
     "journal": {"journal", "errors"},
@@ -70,6 +71,7 @@ MAY_IMPORT = {
     "backends.registry": {"backends", "settings", "errors", "oracle_uri"},
     **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
        for room in ORACLE},
+    "backends.own_sockets": {"journal.files"},
     "settings": {"oracle_uri", "databricks"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},

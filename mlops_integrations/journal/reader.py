@@ -6,13 +6,16 @@ skipped and counted. Memory is one block and the longest line, whatever the size
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from mlops_integrations.journal import files
 from mlops_integrations.journal.records import FORMAT, LONGEST_LINE_BYTES, BadLineError, Header, Record, RunSpec, parse
 
+_READING: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _BLOCK_BYTES: Final = 256 * 1024
 _TAIL_BYTES: Final = 64 * 1024
 _LAST_BYTES: Final = 16 * 1024
@@ -32,8 +35,10 @@ class JournalReader:
         self.bad_lines = 0
         self.too_new = False
         """The file's format is one of a later version of this package: nothing of it is returned."""
-        self._file = path.open("rb", buffering=0)
-        self._file.seek(offset)
+        self._fd = files.out_of_the_way(os.open(path, _READING))
+        self._identity = files.identity_of(self._fd)
+        self._place = offset
+        """Up to where the file was read."""
         self._lines: Iterator[bytes] = iter(())
         self._tail: list[bytes] = []
         """What was read of a line whose end was not, in pieces."""
@@ -65,9 +70,12 @@ class JournalReader:
         return iter(self.next, None)
 
     def _read_block(self) -> bool:
-        block = self._file.read(_BLOCK_BYTES)
+        self._see_that_it_is_ours()
+        os.lseek(self._fd, self._place, os.SEEK_SET)
+        block = os.read(self._fd, _BLOCK_BYTES)
         if not block:
             return False
+        self._place += len(block)
         first, *lines = block.split(b"\n")
         self._tail.append(first)
         self._lines = iter(())
@@ -82,9 +90,20 @@ class JournalReader:
             self._tail, self._skipping = [], True
         return True
 
+    def _see_that_it_is_ours(self) -> None:
+        """A host program may have closed the descriptor, and given its number to a file of its own: it is let be."""
+        if files.is_of(self._fd, self._identity):
+            return
+        fd = os.open(self.path, _READING)
+        if not files.is_of(fd, self._identity):
+            os.close(fd)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self.path))
+        self._fd = files.out_of_the_way(fd)
+
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        fd, self._fd = self._fd, -1
+        files.close_if_of(fd, self._identity)
 
 
 def is_blank(path: Path) -> bool:

@@ -23,6 +23,8 @@ from mlops_integrations.journal import cursor, ending, files, identity, reader
 from mlops_integrations.journal.ending import Ending, Exit, Writer
 from mlops_integrations.journal.records import End, Identity, RunSpec
 
+GITIGNORE: Final = ".gitignore"
+_IGNORES_ALL: Final = b"*\n"
 _NAME_LENGTH: Final = 50
 _BEGINNING_SECONDS: Final = 60.0
 """Far more than a writer takes from making its file to its first lines."""
@@ -224,7 +226,7 @@ def make_root(root: Path) -> None:
         if root.is_dir():  # made by another process that starts at the same moment
             return
         raise
-    files.create(root / ".gitignore", b"*\n")
+    files.create(root / GITIGNORE, _IGNORES_ALL)
 
 
 def make(root: Path, name: str, uid: str) -> RunDirectory:
@@ -279,14 +281,28 @@ def directory_label(name: str) -> str:
     return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:_NAME_LENGTH].rstrip("._") or "run"
 
 
+def is_run_directory(path: Path) -> bool:
+    """Whether there is a journal file in a directory."""
+    return any(path.glob("journal-*.jsonl"))
+
+
+def is_ours_to_ignore(root: Path) -> bool:
+    """Whether the ``.gitignore`` in a root is the one that was made with it."""
+    path = root / GITIGNORE
+    try:
+        return path.is_file() and path.read_bytes() == _IGNORES_ALL
+    except OSError:
+        return False
+
+
 def run_directories(root: Path) -> Iterator[RunDirectory]:
     """The run directories in a root, oldest name first; ``root`` itself if it is one."""
-    if any(root.glob("journal-*.jsonl")):
+    if is_run_directory(root):
         yield RunDirectory(root)
         return
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         hidden = path.name.startswith(".")  # what is being removed
-        if not hidden and path.is_dir() and not path.is_symlink() and any(path.glob("journal-*.jsonl")):
+        if not hidden and path.is_dir() and not path.is_symlink() and is_run_directory(path):
             yield RunDirectory(path)
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.journal import identity
+from mlops_integrations.journal import files, identity
 from mlops_integrations.journal.records import Identity
 
 _PIDFD_GET_INFO: Final = 0xC0 << 24 | 64 << 16 | 0xFF << 8 | 11  # _IOWR(0xFF, 11, struct pidfd_info)
@@ -18,6 +18,27 @@ _PIDFD_INFO_EXIT: Final = 1 << 3
 _INFO: Final = struct.Struct("=Q52xi")  # mask, ..., exit_code
 _EXIT_CODE_FIELD: Final = 49  # of /proc/PID/stat, counted from the state
 _DYING_SECONDS: Final = 10.0
+
+
+class ProcessDescriptor:
+    """A file descriptor that stands for a process. Its number may be closed under us, and given to another file.
+
+    That of a file always tells of something to read, as that of a process does once it has ended.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = files.out_of_the_way(fd)
+        self._identity = files.identity_of(self._fd)  # before Linux 6.9 that of all that stands for no file
+
+    @property
+    def number(self) -> int | None:
+        """Its number; None where it is not ours any more."""
+        return self._fd if files.is_of(self._fd, self._identity) else None
+
+    def close(self) -> None:
+        """Let go of it."""
+        fd, self._fd = self._fd, -1
+        files.close_if_of(fd, self._identity)
 
 
 def open_process(pid: int) -> int | None:

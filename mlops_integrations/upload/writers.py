@@ -5,7 +5,6 @@ Whoever delivers or watches a run directory polls this, and it writes down what 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from mlops_integrations.journal.identity import Life
 from mlops_integrations.journal.records import Identity
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.upload import kernel
+from mlops_integrations.upload.kernel import ProcessDescriptor
 
 
 class Writers:
@@ -134,24 +134,27 @@ class _Process:
         self.gone = False
         self.life = identity.life_of(writer)
         self.watched = self.life is Life.ALIVE or pidfd is not None
-        self._pidfd = kernel.open_process(writer.pid) if pidfd is None and self.watched else pidfd
+        fd = kernel.open_process(writer.pid) if pidfd is None and self.watched else pidfd
+        self._pidfd = None if fd is None else ProcessDescriptor(fd)
         # The number may have passed to another process between the two looks.
         if pidfd is None and self._pidfd is not None and identity.life_of(writer) is not Life.ALIVE:
-            os.close(self._pidfd)
+            self._pidfd.close()
             self._pidfd = None
         self._oom = kernel.OomCounter(writer.pid) if self.watched else None
 
     def ended(self, last_sign: float) -> bool:
-        if self._pidfd is not None:
-            return kernel.has_ended(self._pidfd)
+        pidfd = self._number()
+        if pidfd is not None:
+            return kernel.has_ended(pidfd)
         self.life = identity.life_of(self.writer, last_sign)
         return self.life is Life.DEAD
 
     def has_ended(self) -> bool:
-        return self._pidfd is not None and kernel.has_ended(self._pidfd)
+        pidfd = self._number()
+        return pidfd is not None and kernel.has_ended(pidfd)
 
     def wait_status(self) -> int | None:
-        return kernel.wait_status(self.writer, self._pidfd)
+        return kernel.wait_status(self.writer, self._number())
 
     def out_of_memory(self) -> bool:
         return self._oom is not None and self._oom.recently()
@@ -159,5 +162,8 @@ class _Process:
     def let_go(self) -> None:
         self.gone = True
         if self._pidfd is not None:
-            os.close(self._pidfd)
+            self._pidfd.close()
             self._pidfd = None
+
+    def _number(self) -> int | None:
+        return None if self._pidfd is None else self._pidfd.number

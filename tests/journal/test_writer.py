@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from mlops_integrations.journal import files
 from mlops_integrations.journal import writer as writing
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import End, Header, Metrics, Params, Record, RunSpec, Tags
@@ -252,31 +254,102 @@ def test_full_disk(tmp_path: Path, python: Callable[..., subprocess.CompletedPro
     assert reader.bad_lines == 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_failed_write_is_told(writer: JournalWriter, read: Read) -> None:
+def test_failed_write_is_told(writer: JournalWriter, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """No space left: the record counts as not kept, ``error`` says why, and a later one is kept."""
-    full = os.open("/dev/full", os.O_WRONLY)
-    place = os.open(writer.path, os.O_RDONLY)
-    number = next(fd for fd in range(3, 1_000) if _is(fd, writer.path) and fd != place)
-    mine = os.dup(number)
-    os.dup2(full, number)
-    try:
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", full)
+        disk.setattr(writer, "_lock_keeping_write", lambda *_: -1)
         assert not writer.append(metrics(1))
-        assert writer.error is not None
-        assert writer.error.strerror == "No space left on device"
-    finally:
-        os.dup2(mine, number)
-        for fd in (full, place, mine):
-            os.close(fd)
+    assert writer.error is not None
+    assert writer.error.strerror == "No space left on device"
     assert writer.append(metrics(2))
     assert [metrics(2)] == read(writer.path)[2:]
 
 
-def _is(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except OSError:
-        return False
+@pytest.fixture
+def theirs(writer: JournalWriter, tmp_path: Path) -> Iterator[Path]:
+    """A file of the host program's, which has closed all it found, and was given the number that was ours."""
+    path = tmp_path / "theirs"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    number = writer._fd
+    os.dup2(fd, number)
+    os.close(fd)
+    os.write(number, b"before ")
+    yield path
+    os.write(number, b"after")  # it is open still
+    os.close(number)
+    assert path.read_bytes() == b"before after"
+
+
+@posix
+def test_a_number_that_is_another_files(writer: JournalWriter, read: Read, theirs: Path) -> None:
+    """That file is left alone, and stays open; the records go into ours, opened again by its name."""
+    assert writer.append(metrics(1))
+    assert writer.append(metrics(2))
+    assert writer.exists()
+    assert writer.finish(End(3, "FINISHED"))
+    assert [metrics(1), metrics(2), End(3, "FINISHED")] == read(writer.path)[2:]
+    assert theirs.read_bytes() == b"before "
+
+
+@posix
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("end", [lambda writer: writer.close(), lambda writer: writer.finish(End(1, "FINISHED"))])
+def test_a_number_that_is_another_files_at_the_end(writer: JournalWriter, end: Callable[[JournalWriter], None]) -> None:
+    """A forked child closes its copy, and whoever has logged nothing since ends the run: what is theirs stays open."""
+    end(writer)
+    assert writer.closed
+
+
+@posix
+@pytest.mark.usefixtures("theirs")
+def test_a_number_that_is_another_files_and_ours_is_gone(writer: JournalWriter, tmp_path: Path) -> None:
+    """Nothing is made anew: the record counts as not kept."""
+    writer.path.rename(tmp_path / "elsewhere")
+    assert not writer.append(metrics(1))
+    assert writer.error is not None
+    assert writer.error.errno == errno.ENOENT
+    assert not writer.exists()
+    writer.path.write_bytes(b"another")
+    assert not writer.append(metrics(1))
+    assert writer.path.read_bytes() == b"another"
+
+
+@posix
+def test_a_number_that_is_nobodys(writer: JournalWriter, read: Read) -> None:
+    """All was closed, and nothing opened since."""
+    os.close(writer._fd)
+    assert writer.exists()
+    assert writer.append(metrics(1))
+    assert [metrics(1)] == read(writer.path)[2:]
+
+
+@posix
+def test_our_number_is_out_of_the_way(writer: JournalWriter) -> None:
+    """Files that a program opens after it has closed all do not get it."""
+    assert writer._fd >= 256
+
+
+@posix
+def test_a_descriptor_that_stands_elsewhere(writer: JournalWriter, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a signal handler that has logged in between: it is asked once whose it is, and is ours."""
+    asked: list[int] = []
+    is_of = files.is_of
+
+    def asking(fd: int, identity: files.FileIdentity) -> bool:
+        asked.append(fd)
+        return is_of(fd, identity)
+
+    monkeypatch.setattr(files, "is_of", asking)
+    os.lseek(writer._fd, 0, os.SEEK_SET)
+    assert writer.append(metrics(1))
+    assert writer.append(metrics(2))
+    assert [writer._fd] == asked
+    assert [metrics(1), metrics(2)] == read(writer.path)[2:]
 
 
 CREATION = """
