@@ -28,11 +28,13 @@ LEAVES = {
     "printing",
     "trainer_records",
     "journal.records",
+    "backends.quick_ack",
 }
 """Rooms that import nothing of ours."""
 
 SHARED_BY_DIALECTS = {
-    f"backends.{name}" for name in ("base", "http", "auth", "artifact_roots", "replies", "store", "reading", "search")
+    f"backends.{name}"
+    for name in ("base", "http", "quick_ack", "auth", "artifact_roots", "replies", "store", "reading", "search")
 }
 """What dialects are made of. They know nothing of each other."""
 

@@ -19,6 +19,7 @@ import requests
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from mlops_integrations.backends.auth import Credentials, NotSignedError, PluginCredentials, Signs
+from mlops_integrations.backends.quick_ack import QuickAckAdapter
 from mlops_integrations.settings import Access
 from mlops_integrations.version import VERSION
 
@@ -93,7 +94,7 @@ class Transport:
         self._credentials: Signs = credentials or (
             Credentials(access) if access.request_auth is None else PluginCredentials(access.request_auth)
         )
-        self._session = session or requests.Session()
+        self._session = session or _session()
         self._session.auth = self._credentials
         self._session.headers["User-Agent"] = f"mlops-integrations/{VERSION}"
         self._own_headers = access.headers
@@ -214,6 +215,13 @@ class Transport:
     def _blocks(self, response: requests.Response) -> Iterator[bytes]:
         with response:
             yield from response.iter_content(_BLOCK_BYTES)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, QuickAckAdapter())
+    return session
 
 
 def patience_after(seconds: float, patience: float) -> float:
