@@ -33,7 +33,7 @@ LEAVES = {
 
 SHARED_BY_DIALECTS = {
     f"backends.{name}"
-    for name in ("base", "http", "own_sockets", "auth", "artifact_roots", "replies", "store", "reading", "search")
+    for name in ("base", "http", "connections", "auth", "artifact_roots", "replies", "store", "reading", "search")
 }
 """What dialects are made of. They know nothing of each other."""
 
@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "backends.registry": {"backends", "settings", "errors", "oracle_uri"},
     **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
        for room in ORACLE},
-    "backends.own_sockets": {"journal.files"},
+    "backends.connections": {"journal.files"},
     "settings": {"oracle_uri", "databricks"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},

@@ -19,7 +19,7 @@ import requests
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from mlops_integrations.backends.auth import Credentials, NotSignedError, PluginCredentials, Signs
-from mlops_integrations.backends.own_sockets import OwnSocketsAdapter
+from mlops_integrations.backends.connections import ConnectionAdapter
 from mlops_integrations.settings import Access
 from mlops_integrations.version import VERSION
 
@@ -222,7 +222,7 @@ class Transport:
 def _session() -> requests.Session:
     session = requests.Session()
     for scheme in ("http://", "https://"):
-        session.mount(scheme, OwnSocketsAdapter())
+        session.mount(scheme, ConnectionAdapter())
     return session
 
 

@@ -32,7 +32,7 @@ class PeerServer:
         (self.directory / "artifacts").mkdir(exist_ok=True)  # the store makes its own, and the default experiment in it
         options = [option.replace("DIR", str(self.directory)) for option in self.peer.options]
         command = [str(self.peer.home / "bin" / "python"), "-c", "from mlflow.cli import cli; cli()", "server"]
-        command += ["-h", "127.0.0.1", "-p", str(port), "-w", "1", *options]
+        command += ["-h", "127.0.0.1", "-p", str(port), *options]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_", "PYTHON"))}
         clean |= {"LC_ALL": "C.UTF-8", "PATH": f"{self.peer.home / 'bin'}{os.pathsep}{clean.get('PATH', '')}"}
         with (self.directory / "server.log").open("ab") as log:
