@@ -45,11 +45,11 @@ def record(directory: Path, points: int, keys: int) -> dict[str, float]:
 
 def command(*arguments: str) -> dict[str, float]:
     """One command line of ours in this process: seconds, and the most MB."""
-    from mlops_integrations import cli
+    from mlops_integrations.cli import main as command_line
 
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        code = cli.main(list(arguments))
+        code = command_line(list(arguments))
     if code not in {0, 1}:
         raise RuntimeError(f"{arguments} ended with {code}")
     return {"seconds": time.perf_counter() - began, "MB": memory()}
