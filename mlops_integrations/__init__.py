@@ -12,13 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlops_integrations import entities as entities
-    from mlops_integrations import errors as errors
-    from mlops_integrations.active_runs import active_run as active_run
-    from mlops_integrations.autologging import autolog as autolog
-    from mlops_integrations.client import TrackingClient as TrackingClient
-    from mlops_integrations.run import Run as Run
-    from mlops_integrations.start import start_run as start_run
+    from mlops_integrations import entities, errors
+    from mlops_integrations.active_runs import active_run
+    from mlops_integrations.autologging.switch import autolog as autolog
+    from mlops_integrations.client import TrackingClient
+    from mlops_integrations.run import Run
+    from mlops_integrations.start import start_run
 
     __version__: str
 
@@ -28,7 +27,7 @@ _HOMES = {
     "Run": ("run", "Run"),
     "__version__": ("version", "VERSION"),
     "active_run": ("active_runs", "active_run"),
-    "autolog": ("autologging", "autolog"),
+    "autolog": ("autologging.switch", "autolog"),
     "TrackingClient": ("client", "TrackingClient"),
     "entities": ("entities", None),
     "errors": ("errors", None),

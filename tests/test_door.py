@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.door import Door
+from mlops_integrations.framework_support.run_handle import Door
 from mlops_integrations.journal.records import End, Metrics, Params, Record, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 

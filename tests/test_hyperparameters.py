@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations.hyperparameters import plain
+from mlops_integrations.lightning._hyperparameters import plain
 
 
 def relu(value: float) -> float:

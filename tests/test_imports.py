@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_integrations import imports
+from mlops_integrations.autologging import import_hook
 
 NAME = "a_module_to_await"
 
@@ -26,7 +26,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     yield write_module
     sys.modules.pop(NAME, None)
-    imports.forget(NAME)
+    import_hook.forget(NAME)
     assert before == sys.meta_path
 
 
@@ -34,7 +34,7 @@ def test_told_when_the_module_is_complete(write: Callable[[str], None]) -> None:
     """After its last line, once, and not when it is imported or reloaded again."""
     write("first = 1\nlast = 2\n")
     told: list[int] = []
-    imports.when_imported(NAME, lambda: told.append(sys.modules[NAME].last))
+    import_hook.when_imported(NAME, lambda: told.append(sys.modules[NAME].last))
     assert told == []
     module = importlib.import_module(NAME)
     assert told == [2]
@@ -47,7 +47,7 @@ def test_told_when_the_module_is_complete(write: Callable[[str], None]) -> None:
 def test_told_at_once_of_what_is_there() -> None:
     """A module that was imported before."""
     told: list[str] = []
-    imports.when_imported("json", lambda: told.append("json"))
+    import_hook.when_imported("json", lambda: told.append("json"))
     assert told == ["json"]
 
 
@@ -55,7 +55,7 @@ def test_a_module_that_fails_is_awaited_on(write: Callable[[str], None]) -> None
     """Its error goes on to who imports it; the import that succeeds is the one we are told of."""
     write("raise OSError('no such file')\n")
     told: list[str] = []
-    imports.when_imported(NAME, lambda: told.append(NAME))
+    import_hook.when_imported(NAME, lambda: told.append(NAME))
     with pytest.raises(OSError, match="no such file"):
         importlib.import_module(NAME)
     assert told == []
@@ -71,14 +71,14 @@ def test_what_we_do_then_may_fail(write: Callable[[str], None], caplog: pytest.L
     def fail() -> None:
         raise RuntimeError("our bug")
 
-    imports.when_imported(NAME, fail)
+    import_hook.when_imported(NAME, fail)
     assert importlib.import_module(NAME).fine
     assert "a_module_to_await is not recorded: RuntimeError: our bug" in caplog.text
 
 
 def test_a_module_that_there_is_not(write: Callable[[str], None]) -> None:
     """Its absence is as it would be without us."""
-    imports.when_imported(NAME, lambda: None)
+    import_hook.when_imported(NAME, lambda: None)
     with pytest.raises(ModuleNotFoundError, match=NAME):
         importlib.import_module(NAME)
 
@@ -87,8 +87,8 @@ def test_forgotten(write: Callable[[str], None]) -> None:
     """What is awaited no more is not told; forgetting twice is fine."""
     write("fine = True\n")
     told: list[str] = []
-    imports.when_imported(NAME, lambda: told.append(NAME))
-    imports.forget(NAME)
-    imports.forget(NAME)
+    import_hook.when_imported(NAME, lambda: told.append(NAME))
+    import_hook.forget(NAME)
+    import_hook.forget(NAME)
     importlib.import_module(NAME)
     assert told == []

@@ -21,13 +21,13 @@ Runs = Callable[[], list[Any]]
 
 METADATA = """\
 [lightning.pytorch.callbacks_factory]
-mlops_integrations = mlops_integrations.entry_points:trainer_callbacks
+mlops_integrations = mlops_integrations.autologging.entry_points:trainer_callbacks
 [pytorch_lightning.callbacks_factory]
-mlops_integrations = mlops_integrations.entry_points:trainer_callbacks
+mlops_integrations = mlops_integrations.autologging.entry_points:trainer_callbacks
 [lightning.fabric.callbacks_factory]
-mlops_integrations = mlops_integrations.entry_points:fabric_callbacks
+mlops_integrations = mlops_integrations.autologging.entry_points:fabric_callbacks
 [lightning_fabric.callbacks_factory]
-mlops_integrations = mlops_integrations.entry_points:fabric_callbacks
+mlops_integrations = mlops_integrations.autologging.entry_points:fabric_callbacks
 """
 """What an installation of the package has in its metadata; that it has is tested elsewhere."""
 

@@ -18,7 +18,7 @@ import doors
 import mlops_integrations as mlops
 from doors import STEPS, Inside, Training
 from mlops_integrations import lifetime
-from mlops_integrations.door import Door
+from mlops_integrations.framework_support.run_handle import Door
 from mlops_integrations.journal import writer
 from mlops_integrations.run import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlops_integrations as mlops
-from mlops_integrations.door import Door
+from mlops_integrations.framework_support.run_handle import Door
 
 
 def train(root: Path) -> None:

@@ -28,9 +28,9 @@ def _made(maker: str) -> list[Any]:
     try:
         if not _is_wanted():
             return []
-        from mlops_integrations import autologging
+        from mlops_integrations.autologging import switch
 
-        callback = getattr(autologging, maker)()
+        callback = getattr(switch, maker)()
         return [] if callback is None else [callback]
     except Exception as error:  # at the border to a training: whatever it is, it must not end that
         logger.warning("mlops: this training is not recorded: %s: %s", type(error).__name__, error)
@@ -38,7 +38,7 @@ def _made(maker: str) -> list[Any]:
 
 
 def _is_wanted() -> bool:
-    if "mlops_integrations.autologging" in sys.modules:  # it knows better: it may be off, too
+    if "mlops_integrations.autologging.switch" in sys.modules:  # it knows better: it may be off, too
         return True
     from mlops_integrations import settings
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from mlops_integrations import seams, start
+from mlops_integrations import start
+from mlops_integrations.framework_support import patching
 from mlops_integrations.journal import ending
 from mlops_integrations.recording import DISABLED, FORKED
 from mlops_integrations.run import Run
@@ -189,7 +190,7 @@ class Door:
         try:
             self.prepared.swallow(error)
         except Exception:  # it is the opening of the run that fails
-            seams.say_failure(error)
+            patching.say_failure(error)
 
     @property
     def _is_in_worker(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from mlops_integrations import seams
+from mlops_integrations.framework_support import patching
 
 
 class Told:
@@ -48,10 +48,10 @@ _entered: Final[ContextVar[Sequence[Told]]] = ContextVar("_entered", default=())
 
 def watch(trainer: type) -> None:
     """Wrap the methods of the Trainer's class, unless that is done."""
-    seams.wrap(trainer, "train", before=_train_begins, failed=_train_failed)
-    seams.wrap(trainer, "evaluate", before=_evaluation_begins, failed=_evaluation_failed)
-    seams.wrap(trainer, "predict", before=_prediction_begins, failed=_evaluation_failed)
-    seams.wrap(trainer, "hyperparameter_search", before=_search_begins, failed=_search_failed, done=_search_done)
+    patching.wrap(trainer, "train", before=_train_begins, failed=_train_failed)
+    patching.wrap(trainer, "evaluate", before=_evaluation_begins, failed=_evaluation_failed)
+    patching.wrap(trainer, "predict", before=_prediction_begins, failed=_evaluation_failed)
+    patching.wrap(trainer, "hyperparameter_search", before=_search_begins, failed=_search_failed, done=_search_done)
 
 
 def replaced(callback: Told) -> Told | None:

@@ -27,7 +27,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mlops_integrations import imports, seams, settings, start
+from mlops_integrations import settings, start
+from mlops_integrations.autologging import import_hook
+from mlops_integrations.framework_support import patching
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -85,7 +87,7 @@ def _chosen(frameworks: Iterable[str] | None) -> list[str]:
 def _switch_on(name: str) -> None:
     """Wrap a framework's methods as soon as it is there."""
     if _SEAMS[name]:
-        imports.when_imported(_SEAMS[name][0].module, functools.partial(_wrap, name))
+        import_hook.when_imported(_SEAMS[name][0].module, functools.partial(_wrap, name))
     elif not _has_entry_point():
         text = "mlops: Lightning is not recorded by autolog(), for mlops-integrations runs without being installed: %s"
         logger.warning(text, "install it with pip, or give MLOpsCallback() to the Trainer")
@@ -94,16 +96,16 @@ def _switch_on(name: str) -> None:
 def _wrap(name: str) -> None:
     importlib.import_module(f"mlops_integrations.{name}")  # makes us known by name, where there is a register
     for seam in _SEAMS[name] if name in _options else ():
-        seams.wrap(getattr(sys.modules[seam.module], seam.owner), seam.method, before=seam.before)
+        patching.wrap(getattr(sys.modules[seam.module], seam.owner), seam.method, before=seam.before)
 
 
 def _switch_off(name: str) -> None:
     """Have its methods be as they were."""
     for seam in _SEAMS[name]:
-        imports.forget(seam.module)
+        import_hook.forget(seam.module)
         owner = getattr(sys.modules.get(seam.module), seam.owner, None)
         if owner is not None:
-            seams.unwrap(owner, seam.method, before=seam.before)
+            patching.unwrap(owner, seam.method, before=seam.before)
     if name == "keras" and _models:
         from mlops_integrations import keras as door
 
@@ -281,7 +283,7 @@ class _Seam:
     module: str
     owner: str
     method: str
-    before: seams.Before
+    before: patching.Before
 
 
 _SEAMS: Final = {

@@ -27,9 +27,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from mlops_integrations import keras_model, seams, settings
-from mlops_integrations.door import Door, guarded, keywords_of_start_run
+from mlops_integrations import settings
+from mlops_integrations.framework_support import patching
+from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.journal import ending
+from mlops_integrations.keras import _model
 from mlops_integrations.run import Run
 
 try:
@@ -148,7 +150,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         self._trained = weakref.ref(model)
         self._called, self._fitting, self._apart, self._failure = True, True, False, None
         self._door.began()
-        self._of_fit = keras_model.of_fit(arguments)
+        self._of_fit = _model.of_fit(arguments)
 
     @guarded
     def fit_was_left(self, error: BaseException) -> None:
@@ -191,7 +193,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         if not self._described:
             self._described = True
             params = {"epochs": told.get("epochs"), "steps_per_epoch": told.get("steps"), **self._of_fit}
-            params |= keras_model.of_model(self.model, _learning_rate(self.model))
+            params |= _model.of_model(self.model, _learning_rate(self.model))
             fresh = {key: value for key, value in params.items() if value is not None and key not in self._given_params}
             self.run.log_params(fresh)
         self._summarize()
@@ -271,7 +273,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         self._summarized = True
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "model_summary.txt")
-            path.write_text(keras_model.summary(self._model), encoding="utf-8")
+            path.write_text(_model.summary(self._model), encoding="utf-8")
             self.run.log_artifact(path)
 
 
@@ -336,8 +338,8 @@ def _known() -> list[MLOpsCallback]:
 def _watch(callback: MLOpsCallback) -> None:
     with _lock:
         _callbacks.add(callback)
-    seams.wrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
-    seams.wrap(Model, "evaluate", failed=_after_failed_evaluate)
+    patching.wrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
+    patching.wrap(Model, "evaluate", failed=_after_failed_evaluate)
 
 
 def unwatch(callbacks: Iterable[MLOpsCallback]) -> None:
@@ -345,8 +347,8 @@ def unwatch(callbacks: Iterable[MLOpsCallback]) -> None:
     with _lock:
         _callbacks.difference_update(callbacks)
     if not _known():
-        seams.unwrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
-        seams.unwrap(Model, "evaluate", failed=_after_failed_evaluate)
+        patching.unwrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
+        patching.unwrap(Model, "evaluate", failed=_after_failed_evaluate)
 
 
 def _learning_rate(model: Any) -> float | None:

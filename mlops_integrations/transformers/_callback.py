@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from mlops_integrations import trainer_records, trainer_seams
-from mlops_integrations.door import Door, guarded, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.journal import ending
 from mlops_integrations.run import Run
-from mlops_integrations.trainer_seams import Told
+from mlops_integrations.transformers import _patches, _translation
+from mlops_integrations.transformers._patches import Told
 
 try:
     from accelerate.utils import broadcast_object_list
@@ -120,7 +120,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         """The run that the checkpoint names from which the training goes on."""
         self._params: dict[str, dict[str, str]] = {}
         """What was recorded, by run."""
-        trainer_seams.watch(Trainer)
+        _patches.watch(Trainer)
 
     @property
     def run(self) -> Run:
@@ -136,7 +136,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        trainer_seams.watch(Trainer)
+        _patches.watch(Trainer)
 
     # -- what the Trainer's methods tell (see the wrappers below) -------------------------------------------------
 
@@ -213,7 +213,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         if state.is_hyper_param_search and self._trial is None and not self._rank:
             self._trial = self._of_trial(state)
         self._training, self._failure = True, None
-        self._began(args, model, trainer_records.flat(state.trial_params or {}, "trial/") if self._trial else {})
+        self._began(args, model, _translation.flat(state.trial_params or {}, "trial/") if self._trial else {})
         if args.auto_find_batch_size:
             self._current.run.set_tag("train_batch_size", state.train_batch_size)
 
@@ -276,7 +276,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
 
         It goes on as the one that it replaces. The checkpoint's run is taken when the training begins, as ever.
         """
-        replaced = trainer_seams.replaced(self)
+        replaced = _patches.replaced(self)
         if replaced is not None:
             self.__dict__.update(replaced.__dict__)
 
@@ -319,7 +319,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         self._begun = True
         self._current.began()
         if not self._rank:
-            self._describe({**trainer_records.params(args, model), **(more or {})})
+            self._describe({**_translation.params(args, model), **(more or {})})
 
     def _ended(self) -> None:
         self._current.ended(*(self._failure or ()))
@@ -336,7 +336,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         for own in ("run_name", "resume", "parent"):
             options.pop(own, None)
         if not self._door.is_own:
-            options = trainer_records.options_beside(run)
+            options = _translation.options_beside(run)
         name = state.trial_name or f"{run.name}-{'trial' if self._trial_number is None else self._trial_number}"
         return Door(None, {**options, "parent": run, "run_name": name})
 
@@ -345,7 +345,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         run = self._current.run
         known = self._params.setdefault(run.uid, {})
         given = self._options.get("params") or {}  # what the user says wins over the Trainer's own
-        fresh, changed = trainer_records.news(known, {key: params[key] for key in params if key not in given})
+        fresh, changed = _translation.news(known, {key: params[key] for key in params if key not in given})
         known.update(fresh)
         if fresh:
             run.log_params(fresh)
@@ -354,7 +354,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
             logger.warning("mlops: parameters of run %s keep their first values, though now: %s", run.name, changed)
 
     def _record(self, logs: Mapping[str, Any], step: int) -> None:
-        names = logs if self._raw_names else dict(trainer_records.named(logs, self._prefixes))
+        names = logs if self._raw_names else dict(_translation.named(logs, self._prefixes))
         epoch = (step, logs.get("epoch"))
         if epoch == self._epoch:  # an evaluation's, at the step of a training's
             names = {name: value for name, value in names.items() if name not in {"epoch", "train/epoch"}}
@@ -365,7 +365,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         self._look_for_nan(logs, step)
 
     def _look_for_nan(self, logs: Mapping[str, Any], step: int) -> None:
-        found = None if self._nan_said else trainer_records.nan_in(logs)
+        found = None if self._nan_said else _translation.nan_in(logs)
         if found is not None:
             self._nan_said = True
             self._current.run.set_tag("mlops.nan_at_step", step)

@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
-from mlops_integrations import checkpoints, hyperparameters, lightning_base, start
-from mlops_integrations.door import Door, guarded, keywords_of_start_run
+from mlops_integrations import start
+from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
+from mlops_integrations.lightning import _base, _checkpoints, _hyperparameters
 from mlops_integrations.run import Run
 
 logger: Final = logging.getLogger("mlops_integrations")
@@ -44,7 +45,7 @@ def _hook(method: Hook) -> Hook:
     return cast("Hook", guarded(gated))
 
 
-class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type checks run without Lightning
+class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run without Lightning
     """Records a Trainer's metrics and hyperparameters. One logger is one run: ``fit``, then ``test``, is one run.
 
     Checkpoints go into the run directory, unless ``ModelCheckpoint(dirpath=...)`` says otherwise.
@@ -109,7 +110,7 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
     @property
     def records(self) -> bool:
         """Whether this process records: that of rank 0, and with ``per_rank`` the others once they train."""
-        return lightning_base.rank() == 0 or self._shared
+        return _base.rank() == 0 or self._shared
 
     @property
     def run(self) -> Run:
@@ -119,7 +120,7 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
     @property
     def experiment(self) -> Run:
         """The run; on another rank than zero, one that does nothing: what is logged through it is recorded once."""
-        return self.run if lightning_base.rank() == 0 else self._no_run()
+        return self.run if _base.rank() == 0 else self._no_run()
 
     @property
     def name(self) -> str | None:
@@ -144,15 +145,15 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
     @_hook
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Record values at Lightning's step."""
-        rank = lightning_base.rank()
+        rank = _base.rank()
         named = {f"rank{rank}/{name}": value for name, value in metrics.items()} if rank else metrics
         self._door.run.log_metrics(named, step)
 
     @_hook
     def log_hyperparams(self, params: Mapping[str, object] | Namespace | None, *args: Any, **kwargs: Any) -> None:
         """Record hyperparameters; those that are known already are no news."""
-        if lightning_base.rank() == 0:
-            given = hyperparameters.plain(params)
+        if _base.rank() == 0:
+            given = _hyperparameters.plain(params)
             if self._held is None:
                 self._door.run.log_params(given)
             else:
@@ -187,7 +188,7 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
         self._release()
         self._door.began()  # unless it has: what ends before its begin was told re-opens the run to say so
         self._record_checkpoints()
-        outcome = lightning_base.ending_of(status, error)
+        outcome = _base.ending_of(status, error)
         if self._fits:
             self._failure = outcome if outcome[0] == "FAILED" else None
         elif outcome[0] == "FINISHED" and self._failure is not None:
@@ -200,7 +201,7 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
         """It begins, in every process of this trainer."""
         if self._per_rank and not self._shared:
             self._shared = True
-            self._door.share(lightning_base.rank(), trainer.strategy.broadcast)
+            self._door.share(_base.rank(), trainer.strategy.broadcast)
         if self.records:
             self._fits = getattr(getattr(trainer, "state", None), "fn", None) == "fit"
             self._release()
@@ -232,9 +233,9 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
 
     def _record_checkpoints(self) -> None:
         for number, saver in enumerate(self._savers, 1):
-            folder = checkpoints.FOLDER if number == 1 else f"{checkpoints.FOLDER}-{number}"
+            folder = _checkpoints.FOLDER if number == 1 else f"{_checkpoints.FOLDER}-{number}"
             try:
-                found = checkpoints.of(saver, folder)
+                found = _checkpoints.of(saver, folder)
             except ReferenceError:  # it was an earlier trainer's, which is gone
                 continue
             fresh = [each for each in found if self._recorded.get(each.path) != each.changed]
@@ -242,13 +243,13 @@ class MLOpsLogger(lightning_base.Logger):  # type: ignore[misc]  # our type chec
                 self._recorded[checkpoint.path] = checkpoint.changed
                 self._door.run.log_artifact(checkpoint.path, checkpoint.folder, wait=False)
             if fresh:
-                self._door.run.set_tags(checkpoints.tags(saver, folder))
+                self._door.run.set_tags(_checkpoints.tags(saver, folder))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_savers": []}  # for a copy of the trainer has others
 
 
-class MLOpsCallback(lightning_base.Callback):  # type: ignore[misc]  # as above
+class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
     """Adds an MLOpsLogger to a Trainer, unless it has one, and makes ``fit(ckpt_path=...)`` go on with the same run.
 
     With a ``fast_dev_run`` or a barebones Trainer, which switch loggers off, it does nothing.

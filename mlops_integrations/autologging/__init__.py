@@ -1,0 +1,1 @@
+"""``mlops.autolog()``: integrations that are added to trainings without a change to the script."""
