@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlops_integrations import entities, errors
-    from mlops_integrations.active_runs import active_run
     from mlops_integrations.autologging.switch import autolog as autolog
     from mlops_integrations.client import TrackingClient
-    from mlops_integrations.run import Run
-    from mlops_integrations.start import start_run
+    from mlops_integrations.recording.active_runs import active_run
+    from mlops_integrations.recording.run import Run
+    from mlops_integrations.recording.start import start_run
 
     __version__: str
 
 __all__ = ["Run", "TrackingClient", "__version__", "active_run", "autolog", "entities", "errors", "start_run"]
 
 _HOMES = {
-    "Run": ("run", "Run"),
+    "Run": ("recording.run", "Run"),
     "__version__": ("version", "VERSION"),
-    "active_run": ("active_runs", "active_run"),
+    "active_run": ("recording.active_runs", "active_run"),
     "autolog": ("autologging.switch", "autolog"),
     "TrackingClient": ("client", "TrackingClient"),
     "entities": ("entities", None),
     "errors": ("errors", None),
-    "start_run": ("start", "start_run"),
+    "start_run": ("recording.start", "start_run"),
 }
 
 

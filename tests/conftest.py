@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations import active_runs
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import FORMAT, Header, Record, RunSpec
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.run import Run
+from mlops_integrations.recording import active_runs
+from mlops_integrations.recording.run import Run
 
 with contextlib.suppress(ImportError):  # not every environment has it; those tests that need it say so themselves
     import hypothesis

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations import artifacts, copies
 from mlops_integrations.journal.records import Artifact, Record
+from mlops_integrations.recording import artifact_snapshots, background
 
 Read = Callable[[Path], list[Record]]
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,10 +30,10 @@ def run(tmp_path: Path) -> Iterator[Any]:
 def held_up() -> Iterator[threading.Event]:
     """No copy is made before this is set."""
     go = threading.Event()
-    copies.later(lambda: _wait(go), _raise)
+    background.later(lambda: _wait(go), _raise)
     yield go
     go.set()
-    assert copies.wait(10)
+    assert background.wait(10)
 
 
 def _wait(go: threading.Event) -> None:
@@ -54,7 +54,7 @@ def test_a_deleted_file_is_kept(run: Any, read: Read, tmp_path: Path, held_up: t
     number = source.stat().st_ino
     source.unlink()
     held_up.set()
-    assert copies.wait(10)
+    assert background.wait(10)
     assert place.read_bytes() == b"weights"
     assert place.stat().st_ino != number
     assert place.stat().st_mode & 0o777 == 0o600
@@ -71,7 +71,7 @@ def test_a_replaced_file(run: Any, tmp_path: Path, held_up: threading.Event) -> 
     (tmp_path / "fresh").write_bytes(b"second")
     (tmp_path / "fresh").replace(source)
     held_up.set()
-    assert copies.wait(10)
+    assert background.wait(10)
     assert (run.directory / "artifacts" / "model.pt").read_bytes() == b"first"
 
 
@@ -83,7 +83,7 @@ def test_logged_again_before_it_is_copied(run: Any, tmp_path: Path, held_up: thr
         (tmp_path / "fresh").replace(source)
         run.log_artifact(source, wait=False)
     held_up.set()
-    assert copies.wait(10)
+    assert background.wait(10)
     assert (run.directory / "artifacts" / "last.pt").read_bytes() == b"second"
     assert ["last.pt"] == [path.name for path in (run.directory / "artifacts").iterdir()]
     assert run.recording._losses == {}
@@ -98,7 +98,7 @@ def test_overwritten_in_place_before_it_is_copied(
     run.log_artifact(source, wait=False)
     source.write_bytes(b"another")
     held_up.set()
-    assert copies.wait(10)
+    assert background.wait(10)
     assert list((run.directory / "artifacts").iterdir()) == []
     assert {"artifact that could not be copied": 1} == run.recording._losses
     assert "model.pt was overwritten before it was copied" in caplog.text
@@ -110,10 +110,10 @@ def test_where_nothing_can_be_linked(run: Any, tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(artifacts.os, "link", refuse)
+    monkeypatch.setattr(artifact_snapshots.os, "link", refuse)
     (tmp_path / "model.pt").write_bytes(b"weights")
     run.log_artifact(tmp_path / "model.pt", wait=False)
-    assert copies.wait(10)
+    assert background.wait(10)
     assert (run.directory / "artifacts" / "model.pt").read_bytes() == b"weights"
 
 
@@ -123,7 +123,7 @@ def test_a_directory(run: Any, tmp_path: Path) -> None:
     for name in ("a", "deep/b"):
         (tmp_path / "checkpoint-5" / name).write_text(name)
     run.log_artifact(tmp_path / "checkpoint-5", "checkpoints/checkpoint-5", wait=False)
-    assert copies.wait(10)
+    assert background.wait(10)
     kept = run.directory / "artifacts" / "checkpoints" / "checkpoint-5"
     assert ("a", "deep/b") == tuple((kept / name).read_text() for name in ("a", "deep/b"))
 
@@ -147,6 +147,6 @@ def test_a_forked_child_copies_by_itself(run: Any, held_up: threading.Event) -> 
     pid = os.fork()
     if pid == 0:
         done = threading.Event()
-        copies.later(done.set, _raise)
-        os._exit(0 if done.wait(10) and copies.wait(10) else 1)
+        background.later(done.set, _raise)
+        os._exit(0 if done.wait(10) and background.wait(10) else 1)
     assert os.waitpid(pid, 0)[1] == 0

@@ -18,9 +18,9 @@ import pytest
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
-from mlops_integrations import device_values
 from mlops_integrations.journal.records import Losses, Metrics, Record
-from mlops_integrations.run import Run
+from mlops_integrations.recording import device_values
+from mlops_integrations.recording.run import Run
 
 Read = Callable[[Path], list[Record]]
 

@@ -43,14 +43,16 @@ def output(done: subprocess.CompletedProcess[str]) -> str:
 def test_import_of_the_package(python: Python) -> None:
     """Neither a framework nor anything that we depend on, nor any other part of ours."""
     script = "import mlops_integrations" + ends_with(
-        *FRAMEWORKS, "requests", "urllib3", "msgspec", "mlops_integrations.run", "logging"
+        *FRAMEWORKS, "requests", "urllib3", "msgspec", "mlops_integrations.recording.run", "logging"
     )
     assert output(python(script)) == ""
 
 
 def test_import_of_run(python: Python) -> None:
     """Recording needs no framework and no requests."""
-    script = "import mlops_integrations.run, mlops_integrations.start" + ends_with(*FRAMEWORKS, "requests", "urllib3")
+    script = "import mlops_integrations.recording.run, mlops_integrations.recording.start" + ends_with(
+        *FRAMEWORKS, "requests", "urllib3"
+    )
     assert output(python(script)) == ""
 
 

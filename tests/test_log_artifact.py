@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations import artifacts, copies
-from mlops_integrations.run import Run
+from mlops_integrations.recording import artifact_snapshots, background
+from mlops_integrations.recording.run import Run
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -36,7 +36,7 @@ def log(run: Run, request: pytest.FixtureRequest) -> Callable[..., dict[str, byt
 
     def log_and_look(*given: Any, **named: Any) -> dict[str, bytes]:
         run.log_artifact(*given, wait=request.param, **named)
-        assert copies.wait(30)
+        assert background.wait(30)
         store = run.directory / "artifacts"
         return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
@@ -187,7 +187,7 @@ def test_a_fifo_in_the_place_of_a_file(
     """Swapped in after it was looked at: it is opened without waiting, and is no file any more."""
     source = tmp_path / "model.pt"
     source.write_bytes(b"weights")
-    looking = artifacts._found
+    looking = artifact_snapshots._found
 
     def swapped(*given: Any) -> Any:
         found = looking(*given)
@@ -195,9 +195,9 @@ def test_a_fifo_in_the_place_of_a_file(
         os.mkfifo(source)
         return found
 
-    monkeypatch.setattr(artifacts, "_found", swapped)
+    monkeypatch.setattr(artifact_snapshots, "_found", swapped)
     run.log_artifact(source, wait=wait)
-    assert copies.wait(30)
+    assert background.wait(30)
     assert {NOT_COPIED: 1} == lost(run)
     assert "no file any more" in caplog.text
     assert not list(run.directory.glob("artifacts/*"))
@@ -291,7 +291,7 @@ def test_the_same_file_twice_before_it_is_copied(run: Run, tmp_path: Path) -> No
     (tmp_path / "f").write_bytes(b"1")
     place = tmp_path / "store" / "f"
     for _ in range(2):
-        _, copy = artifacts.hold(tmp_path / "f", PurePosixPath("f"), place.parent, 1)
+        _, copy = artifact_snapshots.hold(tmp_path / "f", PurePosixPath("f"), place.parent, 1)
     assert [place] == list(place.parent.iterdir())
     copy()
     assert b"1" == place.read_bytes()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations import start
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Trouble
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.run import Run
-from mlops_integrations.voice import Voice
+from mlops_integrations.recording import start
+from mlops_integrations.recording.messages import Voice
+from mlops_integrations.recording.run import Run
 
 URI = "http://127.0.0.1:9"
 

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations import lifetime
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import ending, rundir
 from mlops_integrations.journal.records import Artifact, End, Header, Losses, Metrics, Params, Record, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.run import Run
+from mlops_integrations.recording import process_exit
+from mlops_integrations.recording.run import Run
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 
@@ -958,7 +958,7 @@ def test_exception_where_ipython_is_imported(monkeypatch: pytest.MonkeyPatch, sh
     error = ValueError("boom")
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setattr(sys, "last_exc", error, raising=False)
-    assert lifetime.uncaught_exception() is (error if shell is None else None)
+    assert process_exit.uncaught_exception() is (error if shell is None else None)
 
 
 @posix

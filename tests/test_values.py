@@ -16,8 +16,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_integrations import values
-from mlops_integrations.values import NotANumberError
+from mlops_integrations.recording import values
+from mlops_integrations.recording.values import NotANumberError
 
 INT64_MAX, INT64_MIN = 2**63 - 1, -(2**63)
 

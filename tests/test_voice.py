@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlops_integrations.journal.cursor import Cursor, Trouble
-from mlops_integrations.voice import Voice
+from mlops_integrations.recording.messages import Voice
 
 
 def test_trouble_is_said_once_with_the_requests_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

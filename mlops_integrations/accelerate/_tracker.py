@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from mlops_integrations import settings
 from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
-from mlops_integrations.run import Run
-from mlops_integrations.start import start_run
+from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.start import start_run
 
 try:
     from accelerate import tracking

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from mlops_integrations import start
 from mlops_integrations.framework_support import patching
 from mlops_integrations.journal import ending
-from mlops_integrations.recording import DISABLED, FORKED
-from mlops_integrations.run import Run
+from mlops_integrations.recording import start
+from mlops_integrations.recording.recorder import DISABLED, FORKED
+from mlops_integrations.recording.run import Run
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 

@@ -32,7 +32,7 @@ from mlops_integrations.framework_support import patching
 from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.journal import ending
 from mlops_integrations.keras import _model
-from mlops_integrations.run import Run
+from mlops_integrations.recording.run import Run
 
 try:
     from keras import Model, ops

@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
-from mlops_integrations import start
 from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.lightning import _base, _checkpoints, _hyperparameters
-from mlops_integrations.run import Run
+from mlops_integrations.recording import start
+from mlops_integrations.recording.run import Run
 
 logger: Final = logging.getLogger("mlops_integrations")
 

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar, cast
 
 from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.journal import ending
-from mlops_integrations.run import Run
+from mlops_integrations.recording.run import Run
 from mlops_integrations.transformers import _patches, _translation
 from mlops_integrations.transformers._patches import Told
 

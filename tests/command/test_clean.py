@@ -15,10 +15,10 @@ import pytest
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow, FakeRun
-from mlops_integrations import start
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, identity, reader, records
 from mlops_integrations.journal.lease import Lease
+from mlops_integrations.recording import start
 from other_writers import move_writer
 
 Record = Callable[..., mlops.Run]

@@ -17,10 +17,10 @@ import pytest
 import doors
 import mlops_integrations as mlops
 from doors import STEPS, Inside, Training
-from mlops_integrations import lifetime
 from mlops_integrations.framework_support.run_handle import Door
 from mlops_integrations.journal import writer
-from mlops_integrations.run import Run
+from mlops_integrations.recording import process_exit
+from mlops_integrations.recording.run import Run
 
 Read = Callable[[Path], Any]
 Options = Mapping[str, str]
@@ -107,14 +107,14 @@ def descriptor_of(number: str, path: Path) -> bool:
 def never_delivered() -> Iterator[None]:
     """Runs that begin here are not waited for when the interpreter exits."""
     begun: list[Run] = []
-    started = lifetime.started
+    started = process_exit.started
 
     def see(run: Run, **how: bool) -> None:
         begun.append(run)
         started(run, **how)
 
     with pytest.MonkeyPatch.context() as seeing:
-        seeing.setattr(lifetime, "started", see)
+        seeing.setattr(process_exit, "started", see)
         try:
             yield
         finally:

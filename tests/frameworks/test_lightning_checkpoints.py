@@ -15,8 +15,8 @@ lightning = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 from lightning_classifier import Classifier, batches, trainer  # noqa: E402
-from mlops_integrations import copies  # noqa: E402
 from mlops_integrations.lightning import MLOpsLogger  # noqa: E402
+from mlops_integrations.recording import background  # noqa: E402
 
 Read = Callable[[Path], Any]
 Options = Mapping[str, str]
@@ -35,7 +35,7 @@ def fit(logger: Any, *callbacks: Any, epochs: int = 3, error: BaseException | No
 
 def artifacts(logger: Any) -> dict[str, bytes]:
     """What is kept of the run's artifacts, once all is copied: paths and contents."""
-    assert copies.wait(30)
+    assert background.wait(30)
     store = logger.run.directory / "artifacts"
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 

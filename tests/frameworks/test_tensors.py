@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.device_values import arriving
-from mlops_integrations.values import NotANumberError, number, step_number
+from mlops_integrations.recording.device_values import arriving
+from mlops_integrations.recording.values import NotANumberError, number, step_number
 
 Read = Callable[[Path], Any]
 

@@ -10,7 +10,6 @@ pytest.importorskip("hypothesis")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_integrations import values
 from mlops_integrations.journal import records
 from mlops_integrations.journal.records import (
     Artifact,
@@ -28,6 +27,7 @@ from mlops_integrations.journal.records import (
     frame,
     parse,
 )
+from mlops_integrations.recording import values
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ANY_TEXT = st.text(st.characters())

@@ -39,7 +39,7 @@ def test_a_users_file_with_the_name_of_a_library_does_no_harm(
 ) -> None:
     """The side process imports the libraries it means, not files that lie beside the script or in its directory."""
     # Written when the script has imported what it needs itself: only the side process could still fall for it.
-    before = "import mlops_integrations.start\n"
+    before = "import mlops_integrations.recording.start\n"
     before += f"open({name + '.py'!r}, 'w').write({POISON!r})"
 
     done = trainer.run(SCRIPT.format(before=before, after=""), MLFLOW_TRACKING_URI=server.uri)
@@ -73,7 +73,7 @@ def test_a_limit_on_processes_leaves_it_to_the_thread(server: MlflowServer, trai
     """Where the system refuses another process, a thread delivers; where it refuses that too, recording goes on."""
     before = (
         "import os, resource, sys\n"
-        "import mlops_integrations.start, requests\n"
+        "import mlops_integrations.recording.start, requests\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
     )

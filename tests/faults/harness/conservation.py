@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mlops_integrations.journal.records import Metrics, Params, Tags
-from mlops_integrations.run import Run
+from mlops_integrations.recording.run import Run
 from real_mlflow import comparable
 from strict_store import Point, Store
 

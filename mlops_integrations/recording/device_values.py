@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from mlops_integrations.journal.records import Metrics, Value
-from mlops_integrations.recording import Recording
-from mlops_integrations.values import NotANumberError
+from mlops_integrations.recording.recorder import Recording
+from mlops_integrations.recording.values import NotANumberError
 
 MOST: Final = 1_000
 """Values under way at most; further ones are waited for, as without this."""

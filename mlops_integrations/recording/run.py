@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast, overload
 
-from mlops_integrations import artifacts, client_style, lifetime, values
-from mlops_integrations.intake import Intake
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording import FORKED, LOOK_MS, Recording, now_ms
+from mlops_integrations.recording import artifact_snapshots, call_style, process_exit, values
+from mlops_integrations.recording.metric_input import Intake
+from mlops_integrations.recording.recorder import FORKED, LOOK_MS, Recording, now_ms
 from mlops_integrations.settings import Settings
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -48,7 +48,7 @@ class Run:
     """
 
     def __init__(self, spec: RunSpec, directory: RunDirectory, settings: Settings, off: str | None = None) -> None:
-        self._recording = Recording(spec, directory, settings, off, lifetime.opened)
+        self._recording = Recording(spec, directory, settings, off, process_exit.opened)
         self._intake = Intake(self._recording)
         self._params: dict[str, str] = {}
 
@@ -144,7 +144,7 @@ class Run:
         if 2 <= len(given) <= 4 and type(given[1]) is not str and not named:
             self.log_metrics({given[0]: given[1]}, *given[2:])
         else:
-            self._log_one("log_metric", client_style.METRIC, given, named)
+            self._log_one("log_metric", call_style.METRIC, given, named)
 
     @never_raising
     def log_params(self, params: Mapping[str, object], *extra: object, **unknown: object) -> None:
@@ -180,7 +180,7 @@ class Run:
     def log_param(self, *given: object, **named: object) -> None: ...
     def log_param(self, *given: Any, **named: Any) -> None:
         """Record one parameter; see :meth:`log_params`."""
-        self._log_one("log_param", client_style.TEXT, given, named)
+        self._log_one("log_param", call_style.TEXT, given, named)
 
     @never_raising
     def set_tags(self, tags: Mapping[str, object], *extra: object, **unknown: object) -> None:
@@ -201,7 +201,7 @@ class Run:
     def set_tag(self, *given: object, **named: object) -> None: ...
     def set_tag(self, *given: Any, **named: Any) -> None:
         """Set one tag; see :meth:`set_tags`."""
-        self._log_one("set_tag", client_style.TEXT, given, named)
+        self._log_one("set_tag", call_style.TEXT, given, named)
 
     @never_raising
     def log_artifact(
@@ -228,7 +228,7 @@ class Run:
         """
         if extra or unknown:
             self._say_left_out("log_artifact", extra, unknown)
-        artifacts.keep(self._recording, local_path, artifact_path, wait=wait)
+        artifact_snapshots.keep(self._recording, local_path, artifact_path, wait=wait)
 
     # -- waiting and ending -------------------------------------------------------------------------------------
 
@@ -365,7 +365,7 @@ class Run:
         self, call: str, names: tuple[str, ...], given: tuple[object, ...], named: Mapping[str, object]
     ) -> None:
         """A call about one key, in whatever style: never an error, never lost unsaid."""
-        bound = client_style.arguments(names, given, named)
+        bound = call_style.arguments(names, given, named)
         if "run_id" in bound and not self._is_ours(call, bound.pop("run_id")):
             return
         if "key" not in bound or "value" not in bound:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlops_integrations.journal import ending
 
 if TYPE_CHECKING:
-    from mlops_integrations.recording import Recording
+    from mlops_integrations.recording.recorder import Recording
 
 _opened_in_cell: Final[list[Recording]] = []
 _watched: Final[list[object]] = []

@@ -14,14 +14,14 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from mlops_integrations import active_runs, values
 from mlops_integrations import settings as settings_module
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import rundir
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording import DISABLED, NO_DIRECTORY, now_ms
-from mlops_integrations.run import Run
+from mlops_integrations.recording import active_runs, values
+from mlops_integrations.recording.recorder import DISABLED, NO_DIRECTORY, now_ms
+from mlops_integrations.recording.run import Run
 from mlops_integrations.settings import Settings
 
 logger: Final = logging.getLogger("mlops_integrations")

@@ -6,7 +6,7 @@ import os
 import weakref
 from typing import Final
 
-from mlops_integrations.run import Run
+from mlops_integrations.recording.run import Run
 
 _stack: Final[list[Run]] = []
 _users: Final[weakref.WeakSet[Run]] = weakref.WeakSet()

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO, Final
 
-from mlops_integrations import copies
 from mlops_integrations.journal import files, rundir
 from mlops_integrations.journal.records import Artifact
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording import Recording, now_ms
+from mlops_integrations.recording import background
+from mlops_integrations.recording.recorder import Recording, now_ms
 
 NO_FILE: Final = "artifact that is no file or directory"
 NOT_COPIED: Final = "artifact that could not be copied"
@@ -93,7 +93,7 @@ def _keep_file(recording: Recording, file: Path, target: PurePosixPath, *, wait:
         else:
             record, copy = hold(file, target, store, now)
             recording.append(record, 1)
-            copies.later(copy, lose)
+            background.later(copy, lose)
     except (OSError, ValueError) as error:
         lose(error)
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_integrations import values
-from mlops_integrations.device_values import Arriving, Call, DeviceValues
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Metrics, Value
-from mlops_integrations.recording import Recording
-from mlops_integrations.values import NotANumberError
+from mlops_integrations.recording import values
+from mlops_integrations.recording.device_values import Arriving, Call, DeviceValues
+from mlops_integrations.recording.recorder import Recording
+from mlops_integrations.recording.values import NotANumberError
 
 
 class Intake:

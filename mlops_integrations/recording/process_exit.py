@@ -13,11 +13,11 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from mlops_integrations import copies, notebook
 from mlops_integrations.journal import ending
+from mlops_integrations.recording import background, notebook
 
 if TYPE_CHECKING:
-    from mlops_integrations.recording import Recording
+    from mlops_integrations.recording.recorder import Recording
 
 _FORGET_ABOVE: Final = 64
 
@@ -71,7 +71,7 @@ def _at_exit() -> None:
     waiting = [recording for recording in _recordings if recording.awaits_delivery()]
     deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
     try:
-        copies.wait(max((known.settings.finish_timeout for known in _recordings), default=0.0))
+        background.wait(max((known.settings.finish_timeout for known in _recordings), default=0.0))
         for recording in waiting:
             recording.wait_for_delivery(deadline - time.monotonic())
     except KeyboardInterrupt:
@@ -91,7 +91,7 @@ def _after_fork() -> None:
     _recordings.clear()
     _seen_to.clear()
     notebook.forget()
-    copies.forget()
+    background.forget()
     for recording in list(_everyone):
         recording.disown()
 
