@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mlops_integrations import settings
 from mlops_integrations.command import INTERRUPTED, SOME_LEFT, USAGE, UsageError, finding, texts
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import settings
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.version import VERSION
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from mlops_integrations import settings as settings_module
+from mlops_integrations.config import settings as settings_module
 from mlops_integrations.entities import (
     Answer,
     Clause,

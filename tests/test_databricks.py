@@ -9,7 +9,7 @@ import pytest
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
-from mlops_integrations.settings import access, from_arguments
+from mlops_integrations.config.settings import access, from_arguments
 
 FILE = """
 [DEFAULT]

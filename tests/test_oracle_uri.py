@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mlops_integrations import oracle_uri
-from mlops_integrations.oracle_uri import OracleAddress
-from mlops_integrations.settings import Access, access, from_arguments, split_credentials
+from mlops_integrations.config import oracle_uri
+from mlops_integrations.config.oracle_uri import OracleAddress
+from mlops_integrations.config.settings import Access, access, from_arguments, split_credentials
 
 PLACE = "/20260430/aiDataPlatforms/ocid1.x.oc1/workspaces/key"
 HOST = "https://aidp.us-ashburn-1.oci.oraclecloud.com"

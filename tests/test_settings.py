@@ -12,11 +12,17 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations import settings
+from mlops_integrations.config import settings
+from mlops_integrations.config.settings import (
+    Access,
+    Settings,
+    access,
+    from_arguments,
+    split_credentials,
+)
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import values
-from mlops_integrations.settings import Access, Settings, access, from_arguments, split_credentials
 
 DEFAULTS: dict[str, Any] = {
     "root_is_explicit": False,

@@ -40,6 +40,6 @@ def _made(maker: str) -> list[Any]:
 def _is_wanted() -> bool:
     if "mlops_integrations.autologging.switch" in sys.modules:  # it knows better: it may be off, too
         return True
-    from mlops_integrations import settings
+    from mlops_integrations.config import settings
 
     return settings.is_true("MLOPS_AUTOLOG")

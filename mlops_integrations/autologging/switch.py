@@ -27,8 +27,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mlops_integrations import settings
 from mlops_integrations.autologging import import_hook
+from mlops_integrations.config import settings
 from mlops_integrations.framework_support import patching
 from mlops_integrations.recording import start
 

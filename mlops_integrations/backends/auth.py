@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from requests import PreparedRequest, RequestException
 from requests.auth import AuthBase
 
-from mlops_integrations.settings import Access
+from mlops_integrations.config.settings import Access
 
 logger: Final = logging.getLogger(__name__)
 

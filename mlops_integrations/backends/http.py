@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from mlops_integrations.backends.auth import Credentials, NotSignedError, PluginCredentials, Signs
 from mlops_integrations.backends.connections import ConnectionAdapter
-from mlops_integrations.settings import Access
+from mlops_integrations.config.settings import Access
 from mlops_integrations.version import VERSION
 
 _CONNECT_SECONDS: Final = 10.0

@@ -30,9 +30,9 @@ from mlops_integrations.backends.http import Transport, printable
 from mlops_integrations.backends.oracle_replies import oracle_outcome_of
 from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials, domain_of
 from mlops_integrations.backends.replies import comparable, rows_of, server_run, taken, updated, without_texts_of
+from mlops_integrations.config.oracle_uri import OracleAddress
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import RunSpec
-from mlops_integrations.oracle_uri import OracleAddress
-from mlops_integrations.settings import Access
 
 DIALECT: Final = "oracle-aidp"
 API: Final = "/api/2.0/mlflow"

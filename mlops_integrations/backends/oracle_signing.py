@@ -16,8 +16,8 @@ from requests import PreparedRequest
 
 from mlops_integrations.backends.auth import NotSignedError, fetch_plugin
 from mlops_integrations.backends.http import printable
-from mlops_integrations.oracle_uri import DOMAIN, OracleAddress
-from mlops_integrations.settings import Access
+from mlops_integrations.config.oracle_uri import DOMAIN, OracleAddress
+from mlops_integrations.config.settings import Access
 
 logger: Final = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from mlops_integrations.backends.oracle_aidp import API, DIALECT, LIMITS, base_u
 from mlops_integrations.backends.oracle_replies import oracle_outcome_of
 from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials
 from mlops_integrations.backends.store import About, Fields, Store, clock_of
+from mlops_integrations.config.oracle_uri import OracleAddress
+from mlops_integrations.config.settings import Access
 from mlops_integrations.entities import Experiment, Metric, Param, Run, RunInfo, RunTag
 from mlops_integrations.errors import AccessDeniedError, NotSupportedByServer
-from mlops_integrations.oracle_uri import OracleAddress
-from mlops_integrations.settings import Access
 
 
 class OracleStore(Store):

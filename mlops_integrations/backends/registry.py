@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from mlops_integrations import oracle_uri
 from mlops_integrations.backends import detection
 from mlops_integrations.backends.base import Backend, Kind
 from mlops_integrations.backends.http import Transport
@@ -13,8 +12,9 @@ from mlops_integrations.backends.mlflow_preview import PreviewBackend, PreviewSt
 from mlops_integrations.backends.oracle_aidp import OracleBackend
 from mlops_integrations.backends.oracle_store import OracleStore
 from mlops_integrations.backends.store import EarlyStore, Store
+from mlops_integrations.config import oracle_uri
+from mlops_integrations.config.settings import Access
 from mlops_integrations.errors import AccessDeniedError, UnreachableError
-from mlops_integrations.settings import Access
 
 DIALECTS: Final = ("mlflow", "mlflow-1.0", "mlflow-preview", "oracle-aidp")
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations import settings
 from mlops_integrations.backends.base import EXIT_REASON_TAG
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, SOME_LEFT, summary, texts
 from mlops_integrations.command.progress import Ticker
 from mlops_integrations.command.read_back import DifferenceError, Readable, ReadBack
 from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import settings
 from mlops_integrations.errors import MLOpsError, NotFoundError
 from mlops_integrations.journal import ending, identity, lease, reader, removal
 from mlops_integrations.journal.cursor import Cursor

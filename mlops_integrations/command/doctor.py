@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from mlops_integrations import oracle_uri, settings
 from mlops_integrations.client import TrackingClient
 from mlops_integrations.command import ALL_DELIVERED, NO_SERVER, SOME_LEFT, UsageError, texts
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import oracle_uri, settings
 from mlops_integrations.entities import Metric, Param, RunTag
 from mlops_integrations.errors import AccessDeniedError, MLOpsError, NotSupportedByServer, ServerError, UnreachableError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlops_integrations import settings
 from mlops_integrations.command import UsageError, texts
+from mlops_integrations.config import settings
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, rundir
 from mlops_integrations.journal.rundir import RunDirectory

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, summary, texts
 from mlops_integrations.command.summary import Summary
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import settings
 from mlops_integrations.journal import rundir
 
 _HEADER: Final = ("RUN", "STATUS", "STARTED", "STEP", "LAST VALUES", "POINTS", "SERVER", "LINK")

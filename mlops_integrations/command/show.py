@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, contents, plot, summary, texts
 from mlops_integrations.command.contents import Contents, Curve
 from mlops_integrations.command.summary import Summary
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import settings
 from mlops_integrations.journal.rundir import RunDirectory
 
 _TEXT_LENGTH: Final = 300

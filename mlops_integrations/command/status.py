@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, SOME_LEFT, summary, texts
 from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import settings
 from mlops_integrations.journal.rundir import RunDirectory
 
 

@@ -9,17 +9,17 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
-from mlops_integrations import settings
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, NO_SERVER, SOME_LEFT, UsageError, summary, texts
 from mlops_integrations.command.delivering import Delivery, GoneError, LeftError, Patience, Server, lease_of
 from mlops_integrations.command.progress import Progress
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.config import settings
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import cursor, files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.settings import Settings
 from mlops_integrations.upload.writers import Writers
 
 _INTERRUPTED: Final = """\

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from mlops_integrations import settings
+from mlops_integrations.config import settings
 from mlops_integrations.framework_support import patching
 from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.journal import ending

@@ -13,7 +13,7 @@ from typing import Final
 
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.filesystem import network_file_system
-from mlops_integrations.printing import escaped
+from mlops_integrations.untrusted import escaped
 
 logger: Final = logging.getLogger("mlops_integrations")
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Points, Record, RunSpec
@@ -18,7 +19,6 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.recording import values
 from mlops_integrations.recording.messages import Voice
-from mlops_integrations.settings import Settings
 from mlops_integrations.upload.drivers import Driver
 from mlops_integrations.version import VERSION
 

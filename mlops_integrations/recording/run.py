@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast, overload
 
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import artifact_snapshots, call_style, process_exit, values
 from mlops_integrations.recording.metric_input import Intake
 from mlops_integrations.recording.recorder import FORKED, LOOK_MS, Recording, now_ms
-from mlops_integrations.settings import Settings
 
 Method = TypeVar("Method", bound=Callable[..., None])
 

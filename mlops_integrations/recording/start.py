@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from mlops_integrations import settings as settings_module
+from mlops_integrations.config import settings as settings_module
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import rundir
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
@@ -22,7 +23,6 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import active_runs, values
 from mlops_integrations.recording.recorder import DISABLED, NO_DIRECTORY, now_ms
 from mlops_integrations.recording.run import Run
-from mlops_integrations.settings import Settings
 
 logger: Final = logging.getLogger("mlops_integrations")
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.lease import Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.printing import escaped
-from mlops_integrations.settings import Access
+from mlops_integrations.untrusted import escaped
 from mlops_integrations.upload.asking import InterruptedUploadError, StoppedByServerError, Surroundings
 from mlops_integrations.upload.fsync import JournalSync
 from mlops_integrations.upload.uploader import Uploader

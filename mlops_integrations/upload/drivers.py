@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations import settings as settings_module
+from mlops_integrations.config import settings as settings_module
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import cursor, files, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.printing import escaped
-from mlops_integrations.settings import Settings
+from mlops_integrations.untrusted import escaped
 from mlops_integrations.upload import detached
 from mlops_integrations.upload.detached import Detached
 

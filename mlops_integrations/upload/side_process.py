@@ -52,7 +52,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
             start time.
         destination: the server; left out, the run is only watched.
     """
-    from mlops_integrations import settings
+    from mlops_integrations.config import settings
     from mlops_integrations.journal.rundir import RunDirectory
     from mlops_integrations.upload.delivery import Delivery
 
@@ -93,7 +93,7 @@ class _Plain(logging.Formatter):
     """Spells out what steers a terminal: somebody will look at the log on one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        from mlops_integrations.printing import escaped
+        from mlops_integrations.untrusted import escaped
 
         return escaped(super().format(record), keep="\n")
 

@@ -9,7 +9,7 @@ import pytest
 from mlops_integrations.backends.base import Kind
 from mlops_integrations.backends.detection import EARLY, MLFLOW, PREVIEW, detect
 from mlops_integrations.backends.http import Transport
-from mlops_integrations.settings import Access
+from mlops_integrations.config.settings import Access
 
 if TYPE_CHECKING:
     from .conftest import Server

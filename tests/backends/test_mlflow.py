@@ -11,8 +11,8 @@ from mlops_integrations.backends.base import Batch, Kind
 from mlops_integrations.backends.http import Reply, Transport
 from mlops_integrations.backends.mlflow import MlflowBackend
 from mlops_integrations.backends.replies import outcome_of
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import RunSpec
-from mlops_integrations.settings import Access
 
 
 def error(status: int, code: str | None) -> Reply:

@@ -10,7 +10,7 @@ import pytest
 from requests import PreparedRequest
 
 from mlops_integrations.backends.http import Transport
-from mlops_integrations.settings import Access
+from mlops_integrations.config.settings import Access
 
 
 @pytest.fixture

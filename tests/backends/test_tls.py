@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from mlops_integrations.backends.http import Transport
-from mlops_integrations.settings import Access, access
+from mlops_integrations.config.settings import Access, access
 
 Serve = Callable[..., str]
 

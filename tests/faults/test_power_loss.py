@@ -20,13 +20,13 @@ from msgspec import structs
 
 from fake_mlflow import FakeMlflow
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.config.settings import Access
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, RunSpec, parse
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import Surroundings
 from mlops_integrations.upload.fsync import JournalSync
 from mlops_integrations.upload.uploader import Result, Uploader

@@ -20,7 +20,7 @@ from hostile import serving
 from mlops_integrations import cli
 from mlops_integrations.backends.http import Transport
 from mlops_integrations.client import TrackingClient
-from mlops_integrations.settings import Access
+from mlops_integrations.config.settings import Access
 from mlops_integrations.upload.side_process import _Plain
 from real_mlflow import eventually
 from trainer import Trainer, side_processes

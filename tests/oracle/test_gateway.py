@@ -14,9 +14,9 @@ import requests
 import mlops_integrations as mlops
 from mlops_integrations.backends.base import Batch
 from mlops_integrations.backends.oracle_aidp import OracleBackend
+from mlops_integrations.config.oracle_uri import parse
+from mlops_integrations.config.settings import access
 from mlops_integrations.entities import Metric, Param, RunTag
-from mlops_integrations.oracle_uri import parse
-from mlops_integrations.settings import access
 from oracle_gateway import PLATFORM, WORKSPACE, Gateway, Seen
 from oracle_schema import CALLS
 

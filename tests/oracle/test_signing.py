@@ -18,9 +18,9 @@ import mlops_integrations as mlops
 from mlops_integrations.backends import oracle_signing
 from mlops_integrations.backends.base import Kind
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.config.settings import access
 from mlops_integrations.errors import AccessDeniedError
 from mlops_integrations.journal import cursor
-from mlops_integrations.settings import access
 from oracle_gateway import Gateway
 from real_mlflow import eventually
 

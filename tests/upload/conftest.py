@@ -10,10 +10,10 @@ from msgspec import structs
 
 from fake_mlflow import FakeMlflow
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import End, Header, Metrics, Params, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import Surroundings
 from mlops_integrations.upload.uploader import Uploader
 from mlops_integrations.upload.writers import Writers

@@ -12,11 +12,11 @@ from msgspec import structs
 from fake_mlflow import FakeMlflow
 from mlops_integrations.backends.base import Kind, Outcome
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.records import Artifact, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import InterruptedUploadError, Surroundings
 from mlops_integrations.upload.uploader import Result, Uploader
 from mlops_integrations.upload.writers import Writers

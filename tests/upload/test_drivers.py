@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from mlops_integrations import settings
+from mlops_integrations.config import settings
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import End, Header, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.delivery import Delivery
 from mlops_integrations.upload.detached import Detached
 from mlops_integrations.upload.drivers import Driver

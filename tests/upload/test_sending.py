@@ -14,12 +14,12 @@ from fake_mlflow import FakeMlflow
 from mlops_integrations.backends.base import Batch, Kind, Outcome
 from mlops_integrations.backends.http import Transport
 from mlops_integrations.backends.oracle_aidp import OracleBackend
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.journal.records import Header, Metrics, Params, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import Surroundings
 from mlops_integrations.upload.sending import token_of
 from mlops_integrations.upload.uploader import Result, Uploader

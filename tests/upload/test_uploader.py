@@ -18,11 +18,11 @@ from msgspec import structs
 from fake_mlflow import FakeMlflow, FakeRun
 from mlops_integrations.backends.base import Backend, Kind, Outcome
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import (
     Asking,
     GaveUpError,
@@ -650,7 +650,7 @@ def test_a_run_of_more_files_than_may_be_open(
         "from pathlib import Path\n"
         "from mlops_integrations.backends.registry import open_backend\n"
         "from mlops_integrations.journal.rundir import RunDirectory\n"
-        "from mlops_integrations.settings import Access\n"
+        "from mlops_integrations.config.settings import Access\n"
         "from mlops_integrations.upload.asking import Surroundings\n"
         "from mlops_integrations.upload.uploader import Uploader\n"
         "from mlops_integrations.upload.writers import Writers\n"

@@ -27,11 +27,11 @@ from fault_plan import SLOW, Plan
 from faulty_server import FaultyServer, Request
 from mlops_integrations.backends.http import Transport
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor, identity
 from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.settings import Access
 from mlops_integrations.upload.asking import GaveUpError, InterruptedUploadError, Surroundings
 from mlops_integrations.upload.uploader import Result, Uploader
 from mlops_integrations.upload.writers import Writers

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mlops_integrations import databricks, oracle_uri
+from mlops_integrations.config import databricks, oracle_uri
 
 logger: Final = logging.getLogger("mlops_integrations")
 

@@ -1,0 +1,1 @@
+"""Settings, from arguments and the environment: the only readers of environment variables."""
