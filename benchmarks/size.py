@@ -45,7 +45,7 @@ def record(directory: Path, points: int, keys: int) -> dict[str, float]:
 
 def command(*arguments: str) -> dict[str, float]:
     """One command line of ours in this process: seconds, and the most MB."""
-    from mlops_integrations.cli import main as command_line
+    from mlops_integrations.cli.arguments import main as command_line
 
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):

@@ -21,6 +21,6 @@ def _leave_out_working_directory() -> None:
 
 if __name__ == "__main__":
     _leave_out_working_directory()
-    from mlops_integrations.cli import main
+    from mlops_integrations.cli.arguments import main
 
     sys.exit(main())

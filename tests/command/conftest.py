@@ -10,7 +10,7 @@ import pytest
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
-from mlops_integrations.cli import main
+from mlops_integrations.cli.arguments import main
 
 Record = Callable[..., mlops.Run]
 

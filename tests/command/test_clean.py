@@ -375,7 +375,7 @@ def test_long_histories_are_read_back_page_by_page(
 
 def test_progress_of_a_comparison(delivered: Record, out: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told how far a long one is."""
-    monkeypatch.setattr("mlops_integrations.command.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("mlops_integrations.cli.progress._LINE_SECONDS", 0.0)
     delivered()
     assert "3 of 3 points compared" in out("clean")[2]
 

@@ -16,10 +16,10 @@ import pytest
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
-from mlops_integrations.cli import main
-from mlops_integrations.command.delivering import Patience
-from mlops_integrations.command.sync import Sync
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli.arguments import main
+from mlops_integrations.cli.drain import Patience
+from mlops_integrations.cli.sync import Sync
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.journal import cursor, lease, reader, records
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory

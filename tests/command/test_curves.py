@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from mlops_integrations.command.contents import Curve
-from mlops_integrations.command.plot import block_plot, plot
+from mlops_integrations.cli.plot import block_plot, plot
+from mlops_integrations.cli.run_contents import Curve
 from mlops_integrations.journal.records import Value
 
 

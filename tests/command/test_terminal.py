@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from mlops_integrations.command import texts
-from mlops_integrations.command.progress import Progress
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting
+from mlops_integrations.cli.progress import Progress
+from mlops_integrations.cli.terminal import Terminal
 
 
 class Screen(io.StringIO):
@@ -126,9 +126,9 @@ def test_progress_says_the_trouble() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     """Durations are told in the unit that fits."""
-    assert text == texts.duration(seconds)
+    assert text == formatting.duration(seconds)
 
 
 def test_times_out_of_the_calendar() -> None:
     """A time that no calendar has is told as a number, or not at all."""
-    assert (f"{2**80} ms since 1970", None) == (texts.moment(2**80), texts.iso_8601(2**80))
+    assert (f"{2**80} ms since 1970", None) == (formatting.moment(2**80), formatting.iso_8601(2**80))

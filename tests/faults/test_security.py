@@ -17,8 +17,8 @@ import pytest
 import hostile
 from fake_mlflow import FakeMlflow
 from hostile import serving
-from mlops_integrations import cli
 from mlops_integrations.backends.http import Transport
+from mlops_integrations.cli import arguments
 from mlops_integrations.client import TrackingClient
 from mlops_integrations.config.settings import Access
 from mlops_integrations.upload.side_process import _Plain
@@ -230,7 +230,7 @@ def test_an_address_that_makes_no_sense(uri: str, capfd: pytest.CaptureFixture[s
     with pytest.raises(ValueError) as raised:
         TrackingClient(uri.format(CANARY))
     assert CANARY not in repr(raised.value)
-    cli.main(["doctor", uri.format(CANARY)])
+    arguments.main(["doctor", uri.format(CANARY)])
     assert CANARY not in "".join(capfd.readouterr())
 
 

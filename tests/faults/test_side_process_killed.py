@@ -15,7 +15,7 @@ import pytest
 
 from fake_mlflow import FakeMlflow
 from hosts import check
-from mlops_integrations.cli import main
+from mlops_integrations.cli.arguments import main
 from mlops_integrations.upload import side_process
 from trainer import Trainer, side_processes
 

@@ -17,7 +17,7 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations import cli
+from mlops_integrations.cli import arguments
 from mlops_integrations.journal import files, identity
 from mlops_integrations.journal.cursor import cursor_path
 from mlops_integrations.journal.lease import Holder, Lease
@@ -57,7 +57,7 @@ def run(tmp_path: Path, server: FakeMlflow) -> Path:
     directory = tmp_path / "run"
     directory.mkdir()
     record(directory, server.uri, 0)
-    assert cli.main(["sync", str(directory)]) == 0
+    assert arguments.main(["sync", str(directory)]) == 0
     record(directory, server.uri, POINTS)
     return directory
 
@@ -119,7 +119,7 @@ def sound_of(path: Path, name: str, uri: str) -> bytes:
 def all_commands(run: Path) -> dict[str, int]:
     """The exit code of each command."""
     calls = {"sync": [str(run)], "status": [str(run)], "runs": ["--dir", str(run.parent)], "show": [str(run)]}
-    return {name: cli.main([name, *words]) for name, words in calls.items()}
+    return {name: arguments.main([name, *words]) for name, words in calls.items()}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_one_wrong_digit(run: Path, server: FakeMlflow) -> None:
     path.write_bytes(sound[:at] + b"9" + sound[at:])
     with (run / "journal-0001.jsonl").open("ab") as file:
         file.write(frame(Metrics(5_000, [("late", 1.0, 1)])))
-    assert cli.main(["sync", str(run)]) == 0
+    assert arguments.main(["sync", str(run)]) == 0
     assert [2 * POINTS + 1] == [points for points, _ in delivered(server)]
 
 
@@ -201,7 +201,7 @@ def test_refusals_that_can_not_be_read(run: Path, server: FakeMlflow, content: b
     """Lines in the file of what was refused that are no such lines are passed over where they are counted."""
     server.refuse_metric("poison")
     record(run, server.uri, 2 * POINTS, key="poison", end=False)
-    assert cli.main(["sync", str(run)]) == 0
+    assert arguments.main(["sync", str(run)]) == 0
     (run / "refused.jsonl").write_bytes(content)
     assert {"sync": 0, "status": 0, "runs": 0, "show": 0} == all_commands(run)
 

@@ -13,7 +13,7 @@ from msgspec import structs
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
 from hostile import serving
-from mlops_integrations import cli
+from mlops_integrations.cli import arguments
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, identity, rundir
 from mlops_integrations.journal.cursor import Cursor
@@ -52,7 +52,7 @@ def test_another_users_run_is_refused(call: str, make: Make, capsys: pytest.Capt
         os.mkfifo(directory / "journal-0002.jsonl")  # who reads from it waits for ever
         os.chown(directory, NOBODY, NOBODY)
         before = sorted(directory.iterdir())
-        assert cli.main([call, str(directory)]) == 1
+        assert arguments.main([call, str(directory)]) == 1
         said = "".join(capsys.readouterr())
         assert "belongs to another user (number 65534)" in said
         assert [] == server.requests
@@ -68,7 +68,7 @@ def test_another_users_run_holds_up_none_of_ours(make: Make, tmp_path: Path) -> 
         cursor.save(cursor.cursor_path(directory, server.uri), Cursor(server.uri, run_id="known"))
         os.chown(directory, NOBODY, NOBODY)
         root = tmp_path / "runs"
-        assert cli.main(["sync", str(root)]) == 1
+        assert arguments.main(["sync", str(root)]) == 1
         assert ["ours"] == [run.name for run in server.runs.values()]
         assert rundir.find_by_run_id(root, "known") is None
         assert rundir.find_by_uid(root, UID[:-1] + "0") is None
@@ -86,7 +86,7 @@ def test_a_link_in_the_place_of_a_file(name: str, make: Make, tmp_path: Path) ->
         server.refuse_metric("poison")
         directory = make("run", server.uri, Metrics(1_001, [("poison", 1.0, 0)]))
         (directory / name).symlink_to(target)
-        assert cli.main(["sync", str(directory)]) == 1
+        assert arguments.main(["sync", str(directory)]) == 1
     assert ("theirs", 0o644) == (target.read_text(), target.stat().st_mode & 0o777)
 
 
@@ -97,8 +97,8 @@ def test_links_in_circles(make: Make, tmp_path: Path) -> None:
         (directory / "artifacts").mkdir()
         for link in (tmp_path / "runs" / "latest", directory / "artifacts" / "round"):
             link.symlink_to(link.name)
-        assert cli.main(["show", "--dir", str(tmp_path / "runs")]) == 0
-        assert cli.main(["sync", str(tmp_path / "runs")]) == 0
+        assert arguments.main(["show", "--dir", str(tmp_path / "runs")]) == 0
+        assert arguments.main(["sync", str(tmp_path / "runs")]) == 0
 
 
 class WithArtifacts(FakeMlflow):
@@ -129,7 +129,7 @@ def test_a_file_that_wants_out(path: str, make: Make, tmp_path: Path) -> None:
         directory = make("run", server.uri, Artifact(1, "artifacts/good", path.format(tmp_path), 1), good)
         (directory / "artifacts").mkdir()
         (directory / "artifacts" / "good").write_text("g")
-        assert cli.main(["sync", str(directory)]) == 0
+        assert arguments.main(["sync", str(directory)]) == 0
         (state,) = cursor.load_all(directory)
     assert {"path that leads out of the run's artifacts": 1} == state.artifacts_kept
     assert ["good"] == [file.name for file in store.rglob("*")]
@@ -146,7 +146,7 @@ def test_a_file_from_outside(file: str, make: Make, tmp_path: Path) -> None:
         directory = make("run", server.uri, Artifact(1, file, "stolen", 1))
         (directory / "artifacts").mkdir()
         (directory / "artifacts" / "link").symlink_to(tmp_path / "secret")
-        assert cli.main(["sync", str(directory)]) == 0
+        assert arguments.main(["sync", str(directory)]) == 0
         (state,) = cursor.load_all(directory)
     assert {"file is missing": 1} == state.artifacts_kept
     assert [] == list(store.iterdir())

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mlops_integrations as mlops
-from mlops_integrations.cli import main
+from mlops_integrations.cli.arguments import main
 from mlops_integrations.journal import cursor
 from oracle_gateway import Gateway
 from real_mlflow import MlflowServer, rest_runs

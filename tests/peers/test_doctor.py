@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.cli import main
+from mlops_integrations.cli.arguments import main
 from peer_servers import PeerServer
 
 

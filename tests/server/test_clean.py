@@ -11,7 +11,7 @@ import pytest
 
 import mlops_integrations as mlops
 from fault_proxy import FaultProxy, Handler
-from mlops_integrations.cli import main
+from mlops_integrations.cli.arguments import main
 from other_writers import move_writer
 from real_mlflow import MlflowServer
 

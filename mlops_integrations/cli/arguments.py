@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mlops_integrations.command import INTERRUPTED, SOME_LEFT, USAGE, UsageError, finding, texts
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting, run_lookup
+from mlops_integrations.cli.exit_codes import INTERRUPTED, SOME_LEFT, USAGE, UsageError
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.version import VERSION
@@ -83,10 +84,10 @@ def _call(terminal: Terminal, arguments: Sequence[str] | None) -> int:
     except SystemExit as error:  # help, version and wrong usage, which the parser has printed
         return error.code if isinstance(error.code, int) else 0
     except UsageError as error:
-        terminal.note(f"{texts.PROGRAM}: {error}")
+        terminal.note(f"{formatting.PROGRAM}: {error}")
         return USAGE
     except OSError as error:
-        terminal.note(f"{texts.PROGRAM}: {error}")
+        terminal.note(f"{formatting.PROGRAM}: {error}")
         return SOME_LEFT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -101,7 +102,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=texts.PROGRAM, description=_ABOUT, epilog=_EPILOG)
+    parser = _Parser(prog=formatting.PROGRAM, description=_ABOUT, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -141,27 +142,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.doctor import Doctor
+    from mlops_integrations.cli.doctor import Doctor
 
     return Doctor(terminal, typed.uri).run(write=typed.write)
 
 
 def _sync(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.sync import Sync
+    from mlops_integrations.cli.sync import Sync
 
     runs = _found(terminal, typed.directories)
     return Sync(terminal, typed.to, typed.close, typed.as_new, typed.experiment).run(runs)
 
 
 def _status(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.status import status
+    from mlops_integrations.cli.status import status
 
     runs = _found(terminal, typed.directories)
     return status(terminal, runs)
 
 
 def _clean(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.clean import Clean
+    from mlops_integrations.cli.clean import Clean
     from mlops_integrations.journal import removal
 
     for name in typed.directories:
@@ -174,22 +175,22 @@ def _clean(terminal: Terminal, typed: argparse.Namespace) -> int:
 
 
 def _runs(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.runs import runs
+    from mlops_integrations.cli.runs import runs
 
     return runs(terminal, _root(typed.dir), as_json=typed.json)
 
 
 def _show(terminal: Terminal, typed: argparse.Namespace) -> int:
-    from mlops_integrations.command.show import show
+    from mlops_integrations.cli.show import show
 
     root = _root(typed.dir)
-    found = [finding.one_run(root, name) for name in typed.runs] or [finding.latest_run(root)]
+    found = [run_lookup.one_run(root, name) for name in typed.runs] or [run_lookup.latest_run(root)]
     return show(terminal, found)
 
 
 def _found(terminal: Terminal, directories: list[str]) -> list[RunDirectory]:
     """The runs to work on. None at all is no mistake, unless somebody has named where they are."""
-    runs = finding.all_runs(directories)
+    runs = run_lookup.all_runs(directories)
     if not runs and directories:
         raise UsageError(_no_runs(directories))
     if not runs:
@@ -213,4 +214,4 @@ def _root(name: str | None) -> Path:
 
 
 def _no_runs(directories: list[str]) -> str:
-    return f"no runs in {finding.where(directories)}: name the directory that holds them, or set MLOPS_DIR"
+    return f"no runs in {run_lookup.where(directories)}: name the directory that holds them, or set MLOPS_DIR"

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from mlops_integrations.command import ALL_DELIVERED, summary, texts
-from mlops_integrations.command.summary import Summary
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting, run_summary
+from mlops_integrations.cli.exit_codes import ALL_DELIVERED
+from mlops_integrations.cli.run_summary import Summary
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
 from mlops_integrations.journal import rundir
 
@@ -26,7 +27,7 @@ def runs(terminal: Terminal, root: Path, *, as_json: bool = False) -> int:
     unreadable = []
     for run in rundir.run_directories(root):
         try:
-            found.append(summary.read(run, default))
+            found.append(run_summary.read(run, default))
         except OSError as error:
             unreadable.append(f"{run.path.name}: {error}")
     found.sort(key=lambda one: one.spec.start_time)
@@ -54,19 +55,19 @@ def _print_table(terminal: Terminal, found: list[Summary]) -> None:
     linked = [(row[0], row[-1]) for row in rows if row[-1]]
     if linked:
         terminal.line()
-        width = max(texts.columns(name) for name, _ in linked)
+        width = max(formatting.columns(name) for name, _ in linked)
         for name, link in linked:
-            terminal.line(f"{name}{' ' * (width - texts.columns(name))}  {link}")
+            terminal.line(f"{name}{' ' * (width - formatting.columns(name))}  {link}")
 
 
 def _row(one: Summary) -> tuple[str, ...]:
     latest = list(one.last_values.items())[-_VALUES_SHOWN:]
-    values = " ".join(f"{texts.printable(key, _KEY_LENGTH)}={texts.number(value)}" for key, value in latest)
+    values = " ".join(f"{formatting.printable(key, _KEY_LENGTH)}={formatting.number(value)}" for key, value in latest)
     more = len(one.last_values) - len(latest)
     return (
-        texts.printable(one.label, _NAME_LENGTH),
-        texts.printable(one.status_text, _STATUS_LENGTH),
-        texts.moment(one.spec.start_time),
+        formatting.printable(one.label, _NAME_LENGTH),
+        formatting.printable(one.status_text, _STATUS_LENGTH),
+        formatting.moment(one.spec.start_time),
         "" if one.last_step is None else str(one.last_step),
         f"{values} +{more}" if more else values,
         f"{one.points:,}",
@@ -83,8 +84,8 @@ def _fields(one: Summary) -> dict[str, Any]:
         "name": one.spec.name,
         "status": one.status,
         "reason": one.reason,
-        "started": texts.iso_8601(one.spec.start_time),
-        "ended": texts.iso_8601(one.ended),
+        "started": formatting.iso_8601(one.spec.start_time),
+        "ended": formatting.iso_8601(one.ended),
         "last_step": one.last_step,
         "last_values": one.last_values,
         "points": one.points,

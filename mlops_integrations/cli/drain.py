@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlops_integrations.command.progress import Progress
+from mlops_integrations.cli.progress import Progress
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder, Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory

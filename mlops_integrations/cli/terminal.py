@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Final, TextIO
 
-from mlops_integrations.command.texts import columns, printable
+from mlops_integrations.cli.formatting import columns, printable
 
 _NAME_COLUMNS: Final = 20
 _COLORS: Final = {"FINISHED": "green", "RUNNING": "cyan", "RUNNING?": "yellow", "FAILED": "red", "KILLED": "red"}

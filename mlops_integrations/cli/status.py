@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlops_integrations.command import ALL_DELIVERED, SOME_LEFT, summary, texts
-from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting, run_summary
+from mlops_integrations.cli.exit_codes import ALL_DELIVERED, SOME_LEFT
+from mlops_integrations.cli.run_summary import MAYBE_RUNNING, Summary
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
 from mlops_integrations.journal.rundir import RunDirectory
 
@@ -17,7 +18,7 @@ def status(terminal: Terminal, runs: list[RunDirectory]) -> int:
     left = 0
     for run in runs:
         try:
-            one = summary.read(run, default)
+            one = run_summary.read(run, default)
         except OSError as error:
             terminal.line(f"{run.path.name}: {error}")
             left += 1
@@ -26,7 +27,7 @@ def status(terminal: Terminal, runs: list[RunDirectory]) -> int:
         _print(terminal, one)
     if runs:
         waiting = f"{left:,} with something left" if left else "all delivered"
-        terminal.line(f"{texts.counted(len(runs), 'run')}, {waiting}")
+        terminal.line(f"{formatting.counted(len(runs), 'run')}, {waiting}")
     return SOME_LEFT if left else ALL_DELIVERED
 
 
@@ -39,17 +40,17 @@ def _print(terminal: Terminal, one: Summary) -> None:
 
 def _details(one: Summary) -> Iterator[tuple[str, str]]:
     if one.refused:
-        yield "refused", f"{texts.by_reason(one.refused)}, see {one.run.refused}"
+        yield "refused", f"{formatting.by_reason(one.refused)}, see {one.run.refused}"
     if one.losses:
-        yield "not kept", texts.by_reason(one.losses)
+        yield "not kept", formatting.by_reason(one.losses)
     if one.complete:
         return
-    yield "undelivered", f"{one.waiting:,} of {texts.counted(one.points, 'point')}"
-    uploader, at_work = summary.uploader(one.run.path)
+    yield "undelivered", f"{one.waiting:,} of {formatting.counted(one.points, 'point')}"
+    uploader, at_work = run_summary.uploader(one.run.path)
     yield "uploader", uploader
     trouble = one.state.trouble if one.state is not None else None
     if trouble is not None:
-        since = texts.moment(trouble.since)
+        since = formatting.moment(trouble.since)
         yield ("stopped" if trouble.stopped else "last error"), f"{trouble.message} (since {since})"
     if not at_work:
         yield "deliver it", _command(one)
@@ -61,5 +62,5 @@ def _command(one: Summary) -> str:
     if one.destination is None:
         words += ["--to", "http://host:5000"]
     if one.status != MAYBE_RUNNING:
-        return texts.shell_command(*words)
-    return f"{texts.shell_command(*words, '--close')}  (if it does not run any more)"
+        return formatting.shell_command(*words)
+    return f"{formatting.shell_command(*words, '--close')}  (if it does not run any more)"

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mlops_integrations.command.terminal import Terminal
-from mlops_integrations.command.texts import counted, duration
+from mlops_integrations.cli.formatting import counted, duration
+from mlops_integrations.cli.terminal import Terminal
 
 _REWRITE_SECONDS: Final = 0.2
 _LINE_SECONDS: Final = 5.0

@@ -9,10 +9,24 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
-from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, NO_SERVER, SOME_LEFT, UsageError, summary, texts
-from mlops_integrations.command.delivering import Delivery, GoneError, LeftError, Patience, Server, lease_of
-from mlops_integrations.command.progress import Progress
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting, run_summary
+from mlops_integrations.cli.drain import (
+    Delivery,
+    GoneError,
+    LeftError,
+    Patience,
+    Server,
+    lease_of,
+)
+from mlops_integrations.cli.exit_codes import (
+    ALL_DELIVERED,
+    INTERRUPTED,
+    NO_SERVER,
+    SOME_LEFT,
+    UsageError,
+)
+from mlops_integrations.cli.progress import Progress
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
 from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import cursor, files
@@ -101,7 +115,7 @@ class Sync:
     def _plan(self, run: RunDirectory, default: str | None) -> _Job | None:
         """What is to be done for a run; None where nothing is, or nothing can be."""
         try:
-            summary.check(run)
+            run_summary.check(run)
             spec = run.spec()
             known = cursor.load_all(run.path)
             if not self.to and any(self._is_done(run, spec, state) for state in reversed(known)):
@@ -110,12 +124,12 @@ class Sync:
             destination = default if self.to else spec.tracking_uri or last or default
             if destination is None:
                 self._tally.homeless += 1
-                self._say_left(texts.label(spec), "no tracking server is known for it")
+                self._say_left(formatting.label(spec), "no tracking server is known for it")
                 return None
             state = cursor.load(cursor.cursor_path(run.path, destination))
             if self.to and state is not None and self._is_done(run, spec, state):
                 return None
-            return _Job(run, spec, destination, summary.points_waiting(run, state))
+            return _Job(run, spec, destination, run_summary.points_waiting(run, state))
         except OSError as error:
             self._say_left(run.path.name, str(error))
         return None
@@ -137,7 +151,7 @@ class Sync:
         return True
 
     def _deliver(self, job: _Job, chosen: Settings, progress: Progress) -> None:
-        label = texts.label(job.spec)
+        label = formatting.label(job.spec)
         progress.begin(label)
         writers = Writers(job.run, presume_dead=self.close)
         try:
@@ -154,15 +168,15 @@ class Sync:
                     state = self._drain(Delivery(job.run, server, writers, lease, progress), job)
             ended = writers.ending()
             if state.artifacts_kept:
-                kept = f"artifacts: {texts.by_reason(state.artifacts_kept)}. They stay in {job.run.artifacts}"
+                kept = f"artifacts: {formatting.by_reason(state.artifacts_kept)}. They stay in {job.run.artifacts}"
                 self._say("not sent", label, kept)
             if state.artifacts_waiting:
                 why = "" if state.trouble is None else f": {state.trouble.message}"
-                self._say_left(label, f"{texts.counted(len(state.artifacts_waiting), 'file')}{why}")
+                self._say_left(label, f"{formatting.counted(len(state.artifacts_waiting), 'file')}{why}")
             elif ended is not None and state.covers(job.run.sizes(), ended):
                 self._tally.delivered += 1
                 where = state.url or f"run {state.run_id}"
-                self._say("delivered", label, f"{texts.counted(state.points, 'point')}, {state.status}, {where}")
+                self._say("delivered", label, f"{formatting.counted(state.points, 'point')}, {state.status}, {where}")
             else:
                 self._say_open(job.spec, writers)
         except (LeftError, OSError) as error:
@@ -224,14 +238,18 @@ class Sync:
     def _say_open(self, spec: RunSpec, writers: Writers) -> None:
         """All is delivered but the last status, which is not known yet."""
         if writers.unknown:
-            self._say_left(texts.label(spec), _CANT_TELL.format(writers.unknown[0]))
+            self._say_left(formatting.label(spec), _CANT_TELL.format(writers.unknown[0]))
         else:
             self._tally.running += 1
-            self._say("running", texts.label(spec), "delivered so far, it goes on")
+            self._say("running", formatting.label(spec), "delivered so far, it goes on")
 
     def _say_refused(self, job: _Job, refused: dict[str, int]) -> None:
         if refused:
-            self._say("refused", texts.label(job.spec), f"{texts.by_reason(refused)}. They stand in {job.run.refused}")
+            self._say(
+                "refused",
+                formatting.label(job.spec),
+                f"{formatting.by_reason(refused)}. They stand in {job.run.refused}",
+            )
 
     def _say_left(self, label: str, why: str) -> None:
         self._tally.left += 1

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mlops_integrations.command.contents import Curve
-from mlops_integrations.command.texts import number
+from mlops_integrations.cli.formatting import number
+from mlops_integrations.cli.run_contents import Curve
 
 _WIDTH: Final = 60
 _ROWS: Final = 8

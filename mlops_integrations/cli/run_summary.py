@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mlops_integrations.command import texts
+from mlops_integrations.cli import formatting
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, ending, identity, lease, reader, rundir
 from mlops_integrations.journal.cursor import Cursor
@@ -55,7 +55,7 @@ class Summary:
     @property
     def label(self) -> str:
         """The run's short name."""
-        return texts.label(self.spec)
+        return formatting.label(self.spec)
 
     @property
     def refused(self) -> dict[str, int]:

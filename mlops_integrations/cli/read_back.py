@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from mlops_integrations.command import texts
+from mlops_integrations.cli import formatting
 from mlops_integrations.entities import FileInfo, Metric, Run
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Artifact, Metrics, Params, Tags
@@ -144,7 +144,7 @@ class ReadBack:
         if missing:
             count = sum(missing.values())
             names = ", ".join(f"{number:,} of {key!r}" for key, number in list(missing.items())[:_NAMED])
-            raise DifferenceError(f"{count:,} of {texts.counted(total, 'point')} missing there: {names}")
+            raise DifferenceError(f"{count:,} of {formatting.counted(total, 'point')} missing there: {names}")
 
     def _compare_artifacts(self) -> None:
         sizes: dict[str, dict[str, int | None]] = {}
@@ -208,4 +208,4 @@ def _digest(key: str, value: float, time: int, step: int) -> bytes:
 def _check_none(noun: str, names: list[str]) -> None:
     if names:
         shown = ", ".join(map(repr, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
-        raise DifferenceError(f"{texts.counted(len(names), noun)} missing there, or other than here: {shown}")
+        raise DifferenceError(f"{formatting.counted(len(names), noun)} missing there, or other than here: {shown}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlops_integrations.command import UsageError, texts
+from mlops_integrations.cli import formatting
+from mlops_integrations.cli.exit_codes import UsageError
 from mlops_integrations.config import settings
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal import cursor, rundir
@@ -60,7 +61,7 @@ def one_run(root: Path, typed: str) -> RunDirectory:
         return found[0]
     if not found:
         raise UsageError(
-            f"no run {typed!r} in {root}, which MLOPS_DIR can change: {texts.shell_command('runs')} lists the runs"
+            f"no run {typed!r} in {root}, which MLOPS_DIR can change: {formatting.shell_command('runs')} lists the runs"
         )
     listed = ", ".join(run.path.name for run in found[:_MOST_LISTED])
     more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
@@ -86,4 +87,4 @@ def _exact_names(run: RunDirectory) -> set[str | None]:
     except RunDirectoryError:
         return {run.path.name}
     ids = {state.run_id for state in cursor.load_all(run.path) if state.run_id}
-    return {run.path.name, spec.uid, spec.name, texts.label(spec), *ids}
+    return {run.path.name, spec.uid, spec.name, formatting.label(spec), *ids}

@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
+from mlops_integrations.cli import formatting
+from mlops_integrations.cli.exit_codes import ALL_DELIVERED, NO_SERVER, SOME_LEFT, UsageError
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.client import TrackingClient
-from mlops_integrations.command import ALL_DELIVERED, NO_SERVER, SOME_LEFT, UsageError, texts
-from mlops_integrations.command.terminal import Terminal
 from mlops_integrations.config import oracle_uri, settings
 from mlops_integrations.entities import Metric, Param, RunTag
 from mlops_integrations.errors import AccessDeniedError, MLOpsError, NotSupportedByServer, ServerError, UnreachableError
@@ -49,8 +50,8 @@ class Doctor:
             self._say("note", note)
         limits = about.limits
         texts_of_limits = (
-            f"{texts.counted(limits.metrics, 'metric')}, {texts.counted(limits.params, 'parameter')} or "
-            f"{texts.counted(limits.tags, 'tag')} a request; parameters of {limits.param_length:,} characters"
+            f"{formatting.counted(limits.metrics, 'metric')}, {formatting.counted(limits.params, 'parameter')} or "
+            f"{formatting.counted(limits.tags, 'tag')} a request; parameters of {limits.param_length:,} characters"
         )
         self._say("limits", texts_of_limits)
         self._try("experiments", self._experiments)
@@ -71,7 +72,7 @@ class Doctor:
 
     def _experiments(self) -> str:
         names = [experiment.name for experiment in self._client.list_experiments()]
-        return f"{texts.counted(len(names), 'experiment')} can be read"
+        return f"{formatting.counted(len(names), 'experiment')} can be read"
 
     def _artifacts(self) -> str:
         first = next(self._client.list_experiments(), None)
@@ -105,7 +106,7 @@ class Doctor:
             self._trouble = True
             return f"{len(there):,} of {count:,} metrics are there, in run {run_id}"
         steps = "with their steps" if there[-1].step is not None else "without their steps"
-        batch = f"{texts.counted(count, 'metric')} in {seconds * 1000:,.0f} ms, {steps}"
+        batch = f"{formatting.counted(count, 'metric')} in {seconds * 1000:,.0f} ms, {steps}"
         return (
             f"{batch}; {', '.join(kept)}; run {run_id} in experiment {_EXPERIMENT!r} stays there: delete it as you like"
         )

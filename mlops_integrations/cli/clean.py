@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations.backends.base import EXIT_REASON_TAG
-from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, SOME_LEFT, summary, texts
-from mlops_integrations.command.progress import Ticker
-from mlops_integrations.command.read_back import DifferenceError, Readable, ReadBack
-from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting, run_summary
+from mlops_integrations.cli.exit_codes import ALL_DELIVERED, INTERRUPTED, SOME_LEFT
+from mlops_integrations.cli.progress import Ticker
+from mlops_integrations.cli.read_back import DifferenceError, Readable, ReadBack
+from mlops_integrations.cli.run_summary import MAYBE_RUNNING, Summary
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
 from mlops_integrations.errors import MLOpsError, NotFoundError
 from mlops_integrations.journal import ending, identity, lease, reader, removal
@@ -75,7 +76,7 @@ class Clean:
     def _treat(self, run: RunDirectory, waited_for: set[str | None]) -> None:
         label = run.path.name
         try:
-            one = summary.read(run, None)
+            one = run_summary.read(run, None)
             label = one.label
             state = self._check_all_is_delivered(one)
             _check_nothing_is_only_here(one, state)
@@ -95,7 +96,7 @@ class Clean:
             self._removed += 1
             self._freed += size
             where = state.url or f"run {state.run_id} on {state.destination}"
-            text = f"{texts.counted(one.delivered, 'point')}, {one.status}, {where}"
+            text = f"{formatting.counted(one.delivered, 'point')}, {one.status}, {where}"
             self._say("to remove" if self.dry_run else "removed", label, text)
 
     def _check_all_is_delivered(self, one: Summary) -> Cursor:
@@ -158,7 +159,7 @@ class Clean:
         if text:
             self.terminal.line(f"Runs: {text}{space}")
         if self._undelivered:
-            self.terminal.note(_HINT.format(texts.shell_command("status")))
+            self.terminal.note(_HINT.format(formatting.shell_command("status")))
 
 
 def _parents_of_undelivered(runs: list[RunDirectory]) -> set[str | None]:
@@ -166,7 +167,7 @@ def _parents_of_undelivered(runs: list[RunDirectory]) -> set[str | None]:
     wanted: set[str | None] = set()
     for run in runs:
         try:
-            one = summary.read(run, None)
+            one = run_summary.read(run, None)
         except OSError:
             continue
         if not one.complete:
@@ -176,21 +177,21 @@ def _parents_of_undelivered(runs: list[RunDirectory]) -> set[str | None]:
 
 def _check_nothing_is_only_here(one: Summary, state: Cursor) -> None:
     if one.refused:
-        raise KeptError(f"refused by the server, and only here: {texts.by_reason(one.refused)}")
+        raise KeptError(f"refused by the server, and only here: {formatting.by_reason(one.refused)}")
     if state.notes:
         raise KeptError(f"not all of it can be kept by such a server: {'; '.join(state.notes)}")
     if state.shortened:
-        raise KeptError(f"{texts.counted(state.shortened, 'text')} that the server has cut short")
+        raise KeptError(f"{formatting.counted(state.shortened, 'text')} that the server has cut short")
     if one.losses:
-        raise KeptError(f"what could not be recorded is counted only here: {texts.by_reason(one.losses)}")
+        raise KeptError(f"what could not be recorded is counted only here: {formatting.by_reason(one.losses)}")
     if state.bad_lines:
-        raise KeptError(f"{texts.counted(state.bad_lines, 'damaged line')} in its journal, which nobody else has")
+        raise KeptError(f"{formatting.counted(state.bad_lines, 'damaged line')} in its journal, which nobody else has")
     if state.artifacts_kept:
-        raise KeptError(f"files that are only here: {texts.by_reason(state.artifacts_kept)}")
+        raise KeptError(f"files that are only here: {formatting.by_reason(state.artifacts_kept)}")
     files = removal.found_only_here(one.run)
     if files:
         names = ", ".join(str(path.relative_to(one.run.path)) for path in files[:_FILES_NAMED])
-        raise KeptError(f"{texts.counted(len(files), 'file')} that are no part of its record: {names} …")
+        raise KeptError(f"{formatting.counted(len(files), 'file')} that are no part of its record: {names} …")
 
 
 def _check_nobody_needs_it(one: Summary, waited_for: set[str | None]) -> None:

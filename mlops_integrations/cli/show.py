@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from mlops_integrations.command import ALL_DELIVERED, contents, plot, summary, texts
-from mlops_integrations.command.contents import Contents, Curve
-from mlops_integrations.command.summary import Summary
-from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.cli import formatting, plot, run_contents, run_summary
+from mlops_integrations.cli.exit_codes import ALL_DELIVERED
+from mlops_integrations.cli.run_contents import Contents, Curve
+from mlops_integrations.cli.run_summary import Summary
+from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
 from mlops_integrations.journal.rundir import RunDirectory
 
@@ -23,8 +24,8 @@ def show(terminal: Terminal, runs: list[RunDirectory]) -> int:
         OSError: a run can't be read.
     """
     default = settings.default_tracking_uri()
-    told = [summary.read(run, default) for run in runs]
-    recorded = [contents.read(run) for run in runs]
+    told = [run_summary.read(run, default) for run in runs]
+    recorded = [run_contents.read(run) for run in runs]
     if len(runs) == 1:
         _print_one(terminal, told[0], recorded[0])
     else:
@@ -46,7 +47,7 @@ def _print_one(terminal: Terminal, one: Summary, recorded: Contents) -> None:
         lines = plot.plot(curve, pretty=terminal.is_pretty, blocks=terminal.shows_blocks)
         if lines:
             terminal.line()
-            gaps = f"  (gaps: {texts.by_reason(curve.not_finite)})" if curve.not_finite else ""
+            gaps = f"  (gaps: {formatting.by_reason(curve.not_finite)})" if curve.not_finite else ""
             terminal.line(f"{key}{gaps}")
             for line in lines:
                 terminal.line(line)
@@ -56,10 +57,10 @@ def _header(one: Summary, recorded: Contents) -> Iterable[tuple[str, str]]:
     spec, state = one.spec, one.state
     yield "run", f"{one.label}  ({spec.uid})"
     yield "status", one.status_text
-    yield "started", texts.moment(spec.start_time) + (f" by {spec.user}" if spec.user else "")
+    yield "started", formatting.moment(spec.start_time) + (f" by {spec.user}" if spec.user else "")
     if one.ended is not None:
-        took = texts.duration(max(0, one.ended - spec.start_time) / 1000)
-        yield "ended", f"{texts.moment(one.ended)}, after {took}"
+        took = formatting.duration(max(0, one.ended - spec.start_time) / 1000)
+        yield "ended", f"{formatting.moment(one.ended)}, after {took}"
     yield "source", spec.source_name or ""
     yield "directory", str(one.run.path)
     yield (
@@ -72,17 +73,17 @@ def _header(one: Summary, recorded: Contents) -> Iterable[tuple[str, str]]:
         yield "trouble", state.trouble.message if state.trouble is not None else ""
     yield (
         "artifacts",
-        f"{texts.counted(recorded.artifacts, 'file')} in {one.run.artifacts}" if recorded.artifacts else "",
+        f"{formatting.counted(recorded.artifacts, 'file')} in {one.run.artifacts}" if recorded.artifacts else "",
     )
-    yield "not kept", texts.by_reason(recorded.losses)
-    yield "damaged", f"{texts.counted(recorded.bad_lines, 'line')} of the journal" if recorded.bad_lines else ""
-    yield "refused", f"{texts.by_reason(one.refused)}, see {one.run.refused}" if one.refused else ""
+    yield "not kept", formatting.by_reason(recorded.losses)
+    yield "damaged", f"{formatting.counted(recorded.bad_lines, 'line')} of the journal" if recorded.bad_lines else ""
+    yield "refused", f"{formatting.by_reason(one.refused)}, see {one.run.refused}" if one.refused else ""
 
 
 def _print_texts(terminal: Terminal, title: str, values: dict[str, str]) -> None:
     if values:
         terminal.line()
-        rows = [(key, texts.printable(value, _TEXT_LENGTH)) for key, value in sorted(values.items())]
+        rows = [(key, formatting.printable(value, _TEXT_LENGTH)) for key, value in sorted(values.items())]
         terminal.table((title, ""), rows)
 
 
@@ -93,19 +94,19 @@ def _metric_row(key: str, curve: Curve) -> tuple[str, ...]:
         _number(curve.least),
         _number(curve.greatest),
         _number(curve.last),
-        texts.by_reason(curve.not_finite),
+        formatting.by_reason(curve.not_finite),
     )
 
 
 def _number(value: float | str | None) -> str:
-    return "" if value is None else texts.number(value)
+    return "" if value is None else formatting.number(value)
 
 
 def _compare(terminal: Terminal, told: list[Summary], recorded: list[Contents]) -> None:
     labels = [one.label for one in told]
     about = [
         ("status", [one.status_text for one in told]),
-        ("started", [texts.moment(one.spec.start_time) for one in told]),
+        ("started", [formatting.moment(one.spec.start_time) for one in told]),
         ("points", [f"{one.points:,}" for one in told]),
         ("server", [one.delivery_text for one in told]),
     ]
@@ -126,7 +127,7 @@ def _print_differences(terminal: Terminal, labels: list[str], params: list[dict[
     if rows:
         _print_side_by_side(terminal, "PARAMETER", labels, rows)
     if len(rows) < len(keys):
-        terminal.line(f"{texts.counted(len(keys) - len(rows), 'parameter')} with the same value in all runs")
+        terminal.line(f"{formatting.counted(len(keys) - len(rows), 'parameter')} with the same value in all runs")
 
 
 def _metric_rows(recorded: list[Contents], text: Callable[[Curve], str]) -> list[tuple[str, list[str]]]:
@@ -147,5 +148,5 @@ def _greatest(curve: Curve) -> str:
 
 
 def _print_side_by_side(terminal: Terminal, title: str, labels: list[str], rows: list[tuple[str, list[str]]]) -> None:
-    cells = [(key, *(texts.printable(value, _CELL_LENGTH) for value in values)) for key, values in rows]
-    terminal.table((title, *(texts.printable(label, _CELL_LENGTH) for label in labels)), cells)
+    cells = [(key, *(formatting.printable(value, _CELL_LENGTH) for value in values)) for key, values in rows]
+    terminal.table((title, *(formatting.printable(label, _CELL_LENGTH) for label in labels)), cells)

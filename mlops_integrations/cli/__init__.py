@@ -1,0 +1,1 @@
+"""The command line: ``mlops-integrations sync``, ``status``, ``runs``, ``show``, ``doctor``, ``clean``."""
