@@ -32,7 +32,7 @@ from mlops_integrations.entities import (
 from mlops_integrations.errors import ServerError
 
 if TYPE_CHECKING:
-    from mlops_integrations.backends.store import About, Store
+    from mlops_integrations.backends.rest.store import About, Store
 
 T = TypeVar("T")
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from mlops_integrations.backends.base import Kind, Outcome
-from mlops_integrations.backends.http import Reply, Transport
-from mlops_integrations.backends.replies import is_reply_of, outcome_of
+from mlops_integrations.backends.protocol import Kind, Outcome
+from mlops_integrations.backends.rest.replies import is_reply_of, outcome_of
+from mlops_integrations.backends.transport import Reply, Transport
 
 if TYPE_CHECKING:
-    from mlops_integrations.backends.base import Backend
+    from mlops_integrations.backends.protocol import Backend
 
 MLFLOW: Final = "mlflow"
 EARLY: Final = "mlflow-1.0"

@@ -18,8 +18,7 @@ from typing import Any, Final, cast
 import msgspec
 import requests
 
-from mlops_integrations.backends import artifact_roots
-from mlops_integrations.backends.base import (
+from mlops_integrations.backends.protocol import (
     MLFLOW_LIMITS,
     UID_TAG,
     Batch,
@@ -30,8 +29,8 @@ from mlops_integrations.backends.base import (
     run_tags,
     uid_filter,
 )
-from mlops_integrations.backends.http import Transport, printable
-from mlops_integrations.backends.replies import (
+from mlops_integrations.backends.rest import artifacts
+from mlops_integrations.backends.rest.replies import (
     NO_SUCH_CALL,
     comparable,
     outcome_of,
@@ -41,6 +40,7 @@ from mlops_integrations.backends.replies import (
     updated,
     without_texts_of,
 )
+from mlops_integrations.backends.transport import Transport, printable
 from mlops_integrations.journal.records import RunSpec, Value
 
 _MOST_RUNS: Final = 50_000
@@ -192,7 +192,7 @@ class MlflowBackend:
             if not asked.ok or asked.value is None:
                 return asked.bare()
             root = self._artifact_roots[run_id] = asked.value
-        return artifact_roots.deliver(self._transport, self._uri, root, path, file, glance, outcome_of)
+        return artifacts.deliver(self._transport, self._uri, root, path, file, glance, outcome_of)
 
     def update_run(self, run_id: str, status: str, end_time: int | None, token: str = "") -> Outcome[None]:
         """``runs/update``."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from mlops_integrations.backends import detection
-from mlops_integrations.backends.base import Backend, Kind
-from mlops_integrations.backends.http import Transport
 from mlops_integrations.backends.mlflow import EarlyMlflowBackend, MlflowBackend
-from mlops_integrations.backends.mlflow_preview import PreviewBackend, PreviewStore
-from mlops_integrations.backends.oracle_aidp import OracleBackend
-from mlops_integrations.backends.oracle_store import OracleStore
-from mlops_integrations.backends.store import EarlyStore, Store
+from mlops_integrations.backends.mlflow_preview.backend import PreviewBackend, PreviewStore
+from mlops_integrations.backends.oracle.backend import OracleBackend
+from mlops_integrations.backends.oracle.store import OracleStore
+from mlops_integrations.backends.protocol import Backend, Kind
+from mlops_integrations.backends.rest.store import EarlyStore, Store
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config import oracle_uri
 from mlops_integrations.config.settings import Access
 from mlops_integrations.errors import AccessDeniedError, UnreachableError

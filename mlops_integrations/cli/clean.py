@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.backends.base import EXIT_REASON_TAG
+from mlops_integrations.backends.protocol import EXIT_REASON_TAG
 from mlops_integrations.cli import formatting, run_summary
 from mlops_integrations.cli.exit_codes import ALL_DELIVERED, INTERRUPTED, SOME_LEFT
 from mlops_integrations.cli.progress import Ticker

@@ -12,17 +12,17 @@ from mlops_integrations.cli.progress import Progress
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder, Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.upload.asking import (
+from mlops_integrations.upload.server_calls import (
     GaveUpError,
     InterruptedUploadError,
     RunGoneError,
     StoppedByServerError,
     Surroundings,
 )
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 if TYPE_CHECKING:
-    from mlops_integrations.backends.base import Backend
+    from mlops_integrations.backends.protocol import Backend
 
 _ASK_SECONDS: Final = 0.2
 

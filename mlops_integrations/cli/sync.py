@@ -34,7 +34,7 @@ from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 _INTERRUPTED: Final = """\
 Interrupted. Nothing is lost: what is not delivered stays on disk, and the same command goes on from there."""

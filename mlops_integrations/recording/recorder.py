@@ -19,7 +19,7 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.recording import values
 from mlops_integrations.recording.messages import Voice
-from mlops_integrations.upload.drivers import Driver
+from mlops_integrations.upload.supervisor import Driver
 from mlops_integrations.version import VERSION
 
 LOOK_MS: Final = 5_000

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, TypeVar
 
-from mlops_integrations.backends.base import Batch, Limits, Metric, Text
+from mlops_integrations.backends.protocol import Batch, Limits, Metric, Text
 from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, Tags
 
 T = TypeVar("T")

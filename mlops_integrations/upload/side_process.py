@@ -54,7 +54,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     """
     from mlops_integrations.config import settings
     from mlops_integrations.journal.rundir import RunDirectory
-    from mlops_integrations.upload.delivery import Delivery
+    from mlops_integrations.upload.worker import Delivery
 
     logging.basicConfig(level=logging.INFO)
     logging.getLogger().handlers[0].setFormatter(_Plain("%(asctime)s %(process)d %(message)s"))

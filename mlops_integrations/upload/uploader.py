@@ -11,21 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.backends.base import EXIT_REASON_TAG, Backend, Batch, Kind, Outcome
+from mlops_integrations.backends.protocol import (
+    EXIT_REASON_TAG,
+    Backend,
+    Batch,
+    Kind,
+    Outcome,
+)
 from mlops_integrations.journal import cursor, ending, files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.ending import Ending
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Record
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.upload.artifacts import Artifacts
-from mlops_integrations.upload.asking import Asking, RunGoneError, StoppedByServerError, Surroundings
+from mlops_integrations.upload.artifact_uploads import Artifacts
+from mlops_integrations.upload.batch_sender import Sender, token_of
 from mlops_integrations.upload.batches import Chunk, requests_of
-from mlops_integrations.upload.opening import Opening
 from mlops_integrations.upload.pacing import Pacer
-from mlops_integrations.upload.refusing import Refusals, sift
-from mlops_integrations.upload.sending import Sender, token_of
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.rejection import Refusals, sift
+from mlops_integrations.upload.run_creation import Opening
+from mlops_integrations.upload.server_calls import Asking, RunGoneError, StoppedByServerError, Surroundings
+from mlops_integrations.upload.writer_processes import Writers
 
 _OLDER_LENGTHS: Final = (5_000, 500, 250)
 """What servers of earlier years keep of a text, in characters: learnt by trying."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations.backends.http import Transport
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.settings import Access
 
 CANARY = "s3cr3t-canary"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from mlops_integrations.backends.http import Transport
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.settings import Access
 
 only_where_known = pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="this system has no such option")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlops_integrations.backends.base import Kind
 from mlops_integrations.backends.detection import EARLY, MLFLOW, PREVIEW, detect
-from mlops_integrations.backends.http import Transport
+from mlops_integrations.backends.protocol import Kind
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.settings import Access
 
 if TYPE_CHECKING:

@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations.backends.http import Reply, Transport, patience_after, printable, retry_after
+from mlops_integrations.backends.transport import (
+    Reply,
+    Transport,
+    patience_after,
+    printable,
+    retry_after,
+)
 from mlops_integrations.config.settings import Access
 from mlops_integrations.version import VERSION
 from real_mlflow import free_port

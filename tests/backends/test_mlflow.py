@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlops_integrations.backends.base import Batch, Kind
-from mlops_integrations.backends.http import Reply, Transport
 from mlops_integrations.backends.mlflow import MlflowBackend
-from mlops_integrations.backends.replies import outcome_of
+from mlops_integrations.backends.protocol import Batch, Kind
+from mlops_integrations.backends.rest.replies import outcome_of
+from mlops_integrations.backends.transport import Reply, Transport
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import RunSpec
 

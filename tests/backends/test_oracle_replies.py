@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from mlops_integrations.backends.base import Kind, Outcome
-from mlops_integrations.backends.http import Reply
-from mlops_integrations.backends.oracle_replies import oracle_outcome_of
+from mlops_integrations.backends.oracle.replies import oracle_outcome_of
+from mlops_integrations.backends.protocol import Kind, Outcome
+from mlops_integrations.backends.transport import Reply
 
 
 def reply(status: int | None, body: dict[str, Any] | None = None, text: str = "", **headers: str) -> Reply:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from mlops_integrations.backends.http import Transport
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.settings import Access, access
 
 Serve = Callable[..., str]

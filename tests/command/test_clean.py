@@ -356,7 +356,7 @@ def test_long_histories_are_read_back_page_by_page(
     record: Record, server: FakeMlflow, out: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the values are, NaN and infinities among them; more values of others' are no difference."""
-    monkeypatch.setattr("mlops_integrations.backends.store._HISTORY_PAGE", 7)
+    monkeypatch.setattr("mlops_integrations.backends.rest.store._HISTORY_PAGE", 7)
     run = record(tracking_uri=server.uri, points=40, finish=False)
     for step, value in enumerate((float("nan"), float("inf"), float("-inf"), -0.0, 1e-320, 1e308)):
         run.log_metric("odd", value, step=step)

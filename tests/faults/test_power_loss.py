@@ -27,10 +27,10 @@ from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, RunSpec, parse
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.asking import Surroundings
 from mlops_integrations.upload.fsync import JournalSync
+from mlops_integrations.upload.server_calls import Surroundings
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 from power import Moment, Trace, image
 
 SEEDS = int(os.environ.get("FAULT_SEEDS", "5"))

@@ -17,7 +17,7 @@ import pytest
 import hostile
 from fake_mlflow import FakeMlflow
 from hostile import serving
-from mlops_integrations.backends.http import Transport
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.cli import arguments
 from mlops_integrations.client import TrackingClient
 from mlops_integrations.config.settings import Access

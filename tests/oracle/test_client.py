@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.backends import store
+from mlops_integrations.backends.rest import store
 from mlops_integrations.cli.arguments import main
 from mlops_integrations.entities import Metric, MetricClause, Param, ParamClause, RunStatus, RunTag, SourceType
 from mlops_integrations.errors import (

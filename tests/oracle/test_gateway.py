@@ -12,8 +12,8 @@ import pytest
 import requests
 
 import mlops_integrations as mlops
-from mlops_integrations.backends.base import Batch
-from mlops_integrations.backends.oracle_aidp import OracleBackend
+from mlops_integrations.backends.oracle.backend import OracleBackend
+from mlops_integrations.backends.protocol import Batch
 from mlops_integrations.config.oracle_uri import parse
 from mlops_integrations.config.settings import access
 from mlops_integrations.entities import Metric, Param, RunTag

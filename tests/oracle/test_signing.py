@@ -15,8 +15,8 @@ import oci
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.backends import oracle_signing
-from mlops_integrations.backends.base import Kind
+from mlops_integrations.backends.oracle import signing
+from mlops_integrations.backends.protocol import Kind
 from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.config.settings import access
 from mlops_integrations.errors import AccessDeniedError
@@ -203,7 +203,7 @@ def test_no_oci(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     (state,) = cursor.load_all(run.directory)
     assert state.trouble is not None
     assert state.trouble.stopped
-    assert oracle_signing.INSTALL in state.trouble.message
+    assert signing.INSTALL in state.trouble.message
 
 
 def damage(keys: Keys, what: str) -> None:

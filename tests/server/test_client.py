@@ -61,7 +61,7 @@ def test_many_experiments(own_server: MlflowServer) -> None:
     """Lists go on over the server's pages."""
     own_server.start()
     client = mlops.TrackingClient(own_server.uri)
-    from mlops_integrations.backends import store
+    from mlops_integrations.backends.rest import store
 
     names = [f"e{number}" for number in range(7)]
     for name in names:
@@ -267,7 +267,7 @@ def test_what_the_server_refuses(client: mlops.TrackingClient, experiment: str) 
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody there, something else there, nothing named."""
-    from mlops_integrations.backends import store
+    from mlops_integrations.backends.rest import store
 
     monkeypatch.setattr(store, "_FIRST_PAUSE_SECONDS", 0.0)
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1"):

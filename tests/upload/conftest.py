@@ -14,9 +14,9 @@ from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import End, Header, Metrics, Params, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.asking import Surroundings
+from mlops_integrations.upload.server_calls import Surroundings
 from mlops_integrations.upload.uploader import Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 
 class Clock:

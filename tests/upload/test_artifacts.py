@@ -10,16 +10,16 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.protocol import Kind, Outcome
 from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.records import Artifact, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.asking import InterruptedUploadError, Surroundings
+from mlops_integrations.upload.server_calls import InterruptedUploadError, Surroundings
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 OK: Outcome[None] = Outcome(Kind.OK)
 TROUBLE: Outcome[None] = Outcome(Kind.RETRY, None, "HTTP 500: disk full")

@@ -11,7 +11,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_integrations.backends.base import Batch, Limits
+from mlops_integrations.backends.protocol import Batch, Limits
 from mlops_integrations.journal.records import Artifact, End, Losses, Metrics, Params, Record, Tags
 from mlops_integrations.upload.batches import Chunk, requests_of
 

@@ -15,8 +15,8 @@ from mlops_integrations.journal import identity, reader
 from mlops_integrations.journal.records import Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.kernel import ProcessDescriptor, open_process
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.exit_status import ProcessDescriptor, open_process
+from mlops_integrations.upload.writer_processes import Writers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 

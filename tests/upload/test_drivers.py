@@ -18,9 +18,9 @@ from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import End, Header, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.delivery import Delivery
-from mlops_integrations.upload.detached import Detached
-from mlops_integrations.upload.drivers import Driver
+from mlops_integrations.upload.detached_process import Detached
+from mlops_integrations.upload.supervisor import Driver
+from mlops_integrations.upload.worker import Delivery
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="side processes, and descriptors of processes")
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from mlops_integrations.journal import identity
 from mlops_integrations.journal.records import Identity
-from mlops_integrations.upload import kernel
+from mlops_integrations.upload import exit_status
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system has no pidfd")
 
@@ -39,7 +39,7 @@ class Child:
         self.identity: Identity = structs.replace(
             identity.me(), pid=self.process.pid, start_time=fields[identity.START_TIME_FIELD]
         )
-        self.pidfd = kernel.open_process(self.process.pid)
+        self.pidfd = exit_status.open_process(self.process.pid)
 
     def end(self, *, reap: bool) -> None:
         """Let it end, and wait for it as its parent, if so wanted."""
@@ -73,7 +73,7 @@ def kernel_tells() -> bool:
     made = Child("pass")
     try:
         made.end(reap=True)
-        return kernel.wait_status(made.identity, made.pidfd) is not None
+        return exit_status.wait_status(made.identity, made.pidfd) is not None
     finally:
         made.close()
 
@@ -82,8 +82,8 @@ def test_process_that_lives(child: tuple[Child, int]) -> None:
     """It has not ended, and nothing is told of how."""
     process, _ = child
     assert process.pidfd is not None
-    assert not kernel.has_ended(process.pidfd)
-    assert kernel.wait_status(process.identity, process.pidfd) is None
+    assert not exit_status.has_ended(process.pidfd)
+    assert exit_status.wait_status(process.identity, process.pidfd) is None
 
 
 def test_zombie(child: tuple[Child, int]) -> None:
@@ -91,9 +91,9 @@ def test_zombie(child: tuple[Child, int]) -> None:
     process, expected = child
     process.end(reap=False)
     assert process.pidfd is not None
-    assert kernel.has_ended(process.pidfd)
-    assert expected == kernel.wait_status(process.identity, process.pidfd)
-    assert expected == kernel.wait_status(process.identity, None)
+    assert exit_status.has_ended(process.pidfd)
+    assert expected == exit_status.wait_status(process.identity, process.pidfd)
+    assert expected == exit_status.wait_status(process.identity, None)
 
 
 def test_process_that_was_waited_for(child: tuple[Child, int], kernel_tells: bool) -> None:
@@ -103,8 +103,8 @@ def test_process_that_was_waited_for(child: tuple[Child, int], kernel_tells: boo
     process, expected = child
     process.end(reap=True)
     assert process.pidfd is not None
-    assert kernel.has_ended(process.pidfd)
-    assert expected == kernel.wait_status(process.identity, process.pidfd)
+    assert exit_status.has_ended(process.pidfd)
+    assert expected == exit_status.wait_status(process.identity, process.pidfd)
 
 
 def test_process_that_is_gone_without_a_descriptor() -> None:
@@ -112,8 +112,8 @@ def test_process_that_is_gone_without_a_descriptor() -> None:
     made = Child("raise SystemExit(3)")
     try:
         made.end(reap=True)
-        assert kernel.wait_status(made.identity, None) is None
-        assert kernel.open_process(made.process.pid) is None
+        assert exit_status.wait_status(made.identity, None) is None
+        assert exit_status.open_process(made.process.pid) is None
     finally:
         made.close()
 
@@ -123,7 +123,7 @@ def test_another_process_of_the_same_number() -> None:
     made = Child("raise SystemExit(3)")
     try:
         made.end(reap=False)
-        assert kernel.wait_status(structs.replace(made.identity, start_time="1"), None) is None
+        assert exit_status.wait_status(structs.replace(made.identity, start_time="1"), None) is None
     finally:
         made.close()
 
@@ -131,9 +131,9 @@ def test_another_process_of_the_same_number() -> None:
 def test_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill in the control group counts if it came after the first look; those before were others'."""
     events = tmp_path / "memory.events"
-    monkeypatch.setattr(kernel, "_memory_events", lambda _: events)
+    monkeypatch.setattr(exit_status, "_memory_events", lambda _: events)
     events.write_text("low 0\nmax 3\noom 9\noom_kill 5\noom_group_kill 0\n")
-    counter = kernel.OomCounter(os.getpid())
+    counter = exit_status.OomCounter(os.getpid())
     assert not counter.recently()
     events.write_text("low 0\nmax 3\noom 10\noom_kill 6\noom_group_kill 0\n")
     assert counter.recently()
@@ -142,5 +142,5 @@ def test_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_control_group_that_can_not_be_read() -> None:
     """Where there is none, nobody is said to have run out of memory."""
-    assert not kernel.OomCounter(2**22 + 1).recently()
-    assert kernel.OomCounter(os.getpid()).recently() is False
+    assert not exit_status.OomCounter(2**22 + 1).recently()
+    assert exit_status.OomCounter(os.getpid()).recently() is False

@@ -13,9 +13,9 @@ pytest.importorskip("hypothesis")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_integrations.backends.base import Batch, Kind, Metric, Outcome
+from mlops_integrations.backends.protocol import Batch, Kind, Metric, Outcome
 from mlops_integrations.journal.cursor import Cursor
-from mlops_integrations.upload.refusing import Refusals, divide, sift
+from mlops_integrations.upload.rejection import Refusals, divide, sift
 
 REFUSED: Outcome[None] = Outcome(Kind.REFUSED, None, "bad", "BAD")
 

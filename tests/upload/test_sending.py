@@ -11,19 +11,19 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends.base import Batch, Kind, Outcome
-from mlops_integrations.backends.http import Transport
-from mlops_integrations.backends.oracle_aidp import OracleBackend
+from mlops_integrations.backends.oracle.backend import OracleBackend
+from mlops_integrations.backends.protocol import Batch, Kind, Outcome
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.journal.records import Header, Metrics, Params, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.asking import Surroundings
-from mlops_integrations.upload.sending import token_of
+from mlops_integrations.upload.batch_sender import token_of
+from mlops_integrations.upload.server_calls import Surroundings
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 Record = Callable[..., JournalWriter]
 Write = tuple[str, str, Any]

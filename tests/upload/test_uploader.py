@@ -16,23 +16,23 @@ import pytest
 from msgspec import structs
 
 from fake_mlflow import FakeMlflow, FakeRun
-from mlops_integrations.backends.base import Backend, Kind, Outcome
+from mlops_integrations.backends.protocol import Backend, Kind, Outcome
 from mlops_integrations.backends.registry import open_backend
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.asking import (
+from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer
+from mlops_integrations.upload.server_calls import (
     Asking,
     GaveUpError,
     InterruptedUploadError,
     StoppedByServerError,
     Surroundings,
 )
-from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 Make = Callable[..., Uploader]
 Record = Callable[..., JournalWriter]
@@ -651,9 +651,9 @@ def test_a_run_of_more_files_than_may_be_open(
         "from mlops_integrations.backends.registry import open_backend\n"
         "from mlops_integrations.journal.rundir import RunDirectory\n"
         "from mlops_integrations.config.settings import Access\n"
-        "from mlops_integrations.upload.asking import Surroundings\n"
+        "from mlops_integrations.upload.server_calls import Surroundings\n"
         "from mlops_integrations.upload.uploader import Uploader\n"
-        "from mlops_integrations.upload.writers import Writers\n"
+        "from mlops_integrations.upload.writer_processes import Writers\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
         "run = RunDirectory(Path(sys.argv[1]))\n"
         "backend = open_backend(sys.argv[2], Access())\n"

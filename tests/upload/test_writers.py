@@ -18,7 +18,7 @@ from mlops_integrations.journal.ending import Ending
 from mlops_integrations.journal.records import End, Header, Identity, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from mlops_integrations.backends.http import patience_after
+from mlops_integrations.backends.transport import patience_after
 from mlops_integrations.upload.pacing import Pacer, backoff
 
 FULL: Final = 1_000

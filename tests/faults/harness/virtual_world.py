@@ -25,16 +25,16 @@ import mlops_integrations
 from conservation import BAD_NAME, POISON, START, Content, LogCall, differences, held_by, log_calls
 from fault_plan import SLOW, Plan
 from faulty_server import FaultyServer, Request
-from mlops_integrations.backends.http import Transport
 from mlops_integrations.backends.registry import open_backend
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal import cursor, identity
 from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.asking import GaveUpError, InterruptedUploadError, Surroundings
+from mlops_integrations.upload.server_calls import GaveUpError, InterruptedUploadError, Surroundings
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 from strict_store import Store
 
 _PACKAGE = Path(mlops_integrations.__file__).parent

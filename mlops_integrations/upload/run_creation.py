@@ -14,12 +14,12 @@ from typing import Final, TypeVar
 
 from msgspec import structs
 
-from mlops_integrations.backends.base import Backend, Kind, Outcome, ServerRun
+from mlops_integrations.backends.protocol import Backend, Kind, Outcome, ServerRun
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
-from mlops_integrations.upload.asking import Asking, RunGoneError, StoppedByServerError
-from mlops_integrations.upload.sending import token_of
+from mlops_integrations.upload.batch_sender import token_of
+from mlops_integrations.upload.server_calls import Asking, RunGoneError, StoppedByServerError
 
 T = TypeVar("T")
 

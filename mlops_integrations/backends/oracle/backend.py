@@ -15,8 +15,10 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from mlops_integrations.backends.auth import NotSignedError
-from mlops_integrations.backends.base import (
+from mlops_integrations.backends.credentials import NotSignedError
+from mlops_integrations.backends.oracle.replies import oracle_outcome_of
+from mlops_integrations.backends.oracle.signing import MissingPackageError, OracleCredentials, domain_of
+from mlops_integrations.backends.protocol import (
     MLFLOW_LIMITS,
     Batch,
     Kind,
@@ -26,10 +28,15 @@ from mlops_integrations.backends.base import (
     run_tags,
     uid_filter,
 )
-from mlops_integrations.backends.http import Transport, printable
-from mlops_integrations.backends.oracle_replies import oracle_outcome_of
-from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials, domain_of
-from mlops_integrations.backends.replies import comparable, rows_of, server_run, taken, updated, without_texts_of
+from mlops_integrations.backends.rest.replies import (
+    comparable,
+    rows_of,
+    server_run,
+    taken,
+    updated,
+    without_texts_of,
+)
+from mlops_integrations.backends.transport import Transport, printable
 from mlops_integrations.config.oracle_uri import OracleAddress
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import RunSpec

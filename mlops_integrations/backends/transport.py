@@ -18,8 +18,8 @@ import msgspec
 import requests
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
-from mlops_integrations.backends.auth import Credentials, NotSignedError, PluginCredentials, Signs
 from mlops_integrations.backends.connections import ConnectionAdapter
+from mlops_integrations.backends.credentials import Credentials, NotSignedError, PluginCredentials, Signs
 from mlops_integrations.config.settings import Access
 from mlops_integrations.version import VERSION
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from mlops_integrations.backends import reading
-from mlops_integrations.backends.auth import NotSignedError
-from mlops_integrations.backends.base import Outcome
-from mlops_integrations.backends.http import Reply, Transport, printable
-from mlops_integrations.backends.oracle_aidp import API, DIALECT, LIMITS, base_uri
-from mlops_integrations.backends.oracle_replies import oracle_outcome_of
-from mlops_integrations.backends.oracle_signing import MissingPackageError, OracleCredentials
-from mlops_integrations.backends.store import About, Fields, Store, clock_of
+from mlops_integrations.backends.credentials import NotSignedError
+from mlops_integrations.backends.oracle.backend import API, DIALECT, LIMITS, base_uri
+from mlops_integrations.backends.oracle.replies import oracle_outcome_of
+from mlops_integrations.backends.oracle.signing import MissingPackageError, OracleCredentials
+from mlops_integrations.backends.protocol import Outcome
+from mlops_integrations.backends.rest import entities_json
+from mlops_integrations.backends.rest.store import About, Fields, Store, clock_of
+from mlops_integrations.backends.transport import Reply, Transport, printable
 from mlops_integrations.config.oracle_uri import OracleAddress
 from mlops_integrations.config.settings import Access
 from mlops_integrations.entities import Experiment, Metric, Param, Run, RunInfo, RunTag
@@ -63,12 +63,12 @@ class OracleStore(Store):
 
     def get_experiment_by_name(self, name: str) -> Experiment:
         """One experiment; a deleted one, if no other has the name."""
-        return reading.experiment(self._get("experiments/get-by-name", {"experiment_name": name})["experiment"])
+        return entities_json.experiment(self._get("experiments/get-by-name", {"experiment_name": name})["experiment"])
 
     def list_experiments(self) -> Iterator[Experiment]:
         """By the search that finds all: there is no list."""
         for body in self._pages("POST", "experiments/search", {"max_results": 1_000}, "experiments"):
-            yield reading.experiment(body)
+            yield entities_json.experiment(body)
 
     def create_run(self, experiment_id: str, about: RunInfo, tags: Mapping[str, str]) -> Run:
         """Make a run; who makes it is a tag, for the service knows that of each request by itself."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from mlops_integrations.backends.base import Batch, Outcome
+from mlops_integrations.backends.protocol import Batch, Outcome
 from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 import requests
 
-from mlops_integrations.backends import reading, search
-from mlops_integrations.backends.base import MLFLOW_LIMITS, Kind, Limits, Outcome
-from mlops_integrations.backends.http import Reply, Transport, printable
-from mlops_integrations.backends.replies import outcome_of
+from mlops_integrations.backends.protocol import MLFLOW_LIMITS, Kind, Limits, Outcome
+from mlops_integrations.backends.rest import entities_json, filters
+from mlops_integrations.backends.rest.replies import outcome_of
+from mlops_integrations.backends.transport import Reply, Transport, printable
 from mlops_integrations.entities import (
     Answer,
     Clause,
@@ -112,7 +112,7 @@ class Store:
     def get_experiment(self, experiment_id: str) -> Experiment:
         """One experiment."""
         body = self._get("experiments/get", {"experiment_id": experiment_id})
-        return reading.experiment(body["experiment"], body.get("runs"))
+        return entities_json.experiment(body["experiment"], body.get("runs"))
 
     def get_experiment_by_name(self, name: str) -> Experiment:
         """One experiment; of servers before 1.3, among all that there are."""
@@ -123,16 +123,16 @@ class Store:
                 if experiment.name == name:
                     return experiment
             raise NotFoundError(f"there is no experiment {printable(name)!r}", status=404) from None
-        return reading.experiment(body["experiment"])
+        return entities_json.experiment(body["experiment"])
 
     def list_experiments(self) -> Iterator[Experiment]:
         """All that are not deleted; servers before 1.28 have another call for it."""
         try:
             for body in self._pages("POST", "experiments/search", {"max_results": _PAGE}, "experiments"):
-                yield reading.experiment(body)
+                yield entities_json.experiment(body)
         except NotSupportedByServer:
             for body in self._get("experiments/list", {}).get("experiments") or ():
-                yield reading.experiment(body)
+                yield entities_json.experiment(body)
 
     # -- runs ---------------------------------------------------------------------------------------------------
 
@@ -153,11 +153,11 @@ class Store:
             "start_time": about.start_time,
             "tags": pairs({key: value for key, value in known.items() if value is not None} | dict(tags)),
         }
-        return reading.run(self._post("runs/create", fields, repeatable=False)["run"])
+        return entities_json.run(self._post("runs/create", fields, repeatable=False)["run"])
 
     def get_run(self, run_id: str) -> Run:
         """One run, deleted or not."""
-        return reading.run(self._get("runs/get", {self.run_key: run_id})["run"])
+        return entities_json.run(self._get("runs/get", {self.run_key: run_id})["run"])
 
     def update_run(self, run_id: str, status: RunStatus | None, end_time: int | None, name: str | None) -> RunInfo:
         """Change what is given."""
@@ -167,7 +167,7 @@ class Store:
             "end_time": end_time,
             "run_name": name,
         }
-        return reading.run_info(self._post("runs/update", fields)["run_info"])
+        return entities_json.run_info(self._post("runs/update", fields)["run_info"])
 
     def search_runs(
         self, experiment_ids: Sequence[str], where: Sequence[Clause] | str, order_by: Sequence[str], page: int
@@ -175,12 +175,12 @@ class Store:
         """Runs that meet all conditions."""
         fields = {
             "experiment_ids": list(experiment_ids),
-            "filter": (where if isinstance(where, str) else search.as_filter(where)) or None,
+            "filter": (where if isinstance(where, str) else filters.as_filter(where)) or None,
             "order_by": list(order_by),
             "max_results": page,
         }
         for body in self._pages("POST", "runs/search", fields, "runs"):
-            yield reading.run(body)
+            yield entities_json.run(body)
 
     # -- a run's content ----------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Store:
         fields = {self.run_key: run_id, "metric_key": key, "max_results": _HISTORY_PAGE}
         try:
             for body in self._pages("GET", "metrics/get-history", fields, "metrics"):
-                yield reading.metric(body)
+                yield entities_json.metric(body)
         except NotFoundError:
             self.get_run(run_id)  # raises, if it is the run that is not there; else that metric was never logged
 
@@ -249,7 +249,7 @@ class Store:
         """Files and directories right below a path."""
         fields = {self.run_key: run_id, "path": path}
         for body in self._pages("GET", "artifacts/list", fields, "files"):
-            yield reading.file_info(body)
+            yield entities_json.file_info(body)
 
     def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
         """The content of a file, block by block."""
@@ -364,7 +364,7 @@ def _is_no_such_call(reply: Reply) -> bool:
 
 def metric_fields(metric: Metric) -> dict[str, object]:
     """A metric as requests hold it: words for what is not finite, integers that are integers."""
-    value = reading.spelled(metric.value)
+    value = entities_json.spelled(metric.value)
     return {"key": metric.key, "value": value, "timestamp": int(metric.timestamp), "step": int(metric.step or 0)}
 
 

@@ -11,9 +11,16 @@ from typing import Any, Final, TypeVar, cast
 
 import requests
 
-from mlops_integrations.backends import reading
-from mlops_integrations.backends.base import EXIT_REASON_TAG, Batch, Kind, Metric, Outcome, ServerRun
-from mlops_integrations.backends.http import Reply, printable
+from mlops_integrations.backends.protocol import (
+    EXIT_REASON_TAG,
+    Batch,
+    Kind,
+    Metric,
+    Outcome,
+    ServerRun,
+)
+from mlops_integrations.backends.rest import entities_json
+from mlops_integrations.backends.transport import Reply, printable
 
 T = TypeVar("T")
 
@@ -142,7 +149,7 @@ def updated(outcome: Outcome[dict[str, Any]], run_id: str) -> Outcome[None]:
 
 def without_texts_of(run: Mapping[str, Any], batch: Batch) -> Batch:
     """The batch without the parameters and tags that a run already has, as ``runs/get`` tells it."""
-    data = reading.run(run).data
+    data = entities_json.run(run).data
     params = {(param.key, param.value) for param in data.params}
     tags = {(tag.key, tag.value) for tag in data.tags}
     return Batch(
@@ -154,14 +161,14 @@ def without_texts_of(run: Mapping[str, Any], batch: Batch) -> Batch:
 
 def rows_of(history: Mapping[str, Any]) -> set[Metric]:
     """The values of one page of ``metrics/get-history``, in the form in which batches hold them."""
-    entries = (reading.metric(entry) for entry in history.get("metrics") or ())
-    return {(entry.key, reading.comparable(entry.value), entry.timestamp, entry.step or 0) for entry in entries}
+    entries = (entities_json.metric(entry) for entry in history.get("metrics") or ())
+    return {(entry.key, entities_json.comparable(entry.value), entry.timestamp, entry.step or 0) for entry in entries}
 
 
 def comparable(metric: Metric) -> Metric:
     """A batch's metric in the form in which it can be held against ``rows_of``."""
     key, value, time, step = metric
-    return key, reading.comparable(reading.number(value)), time, step
+    return key, entities_json.comparable(entities_json.number(value)), time, step
 
 
 def _name(given: object) -> str:

@@ -19,8 +19,8 @@ from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import cursor, files, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.untrusted import escaped
-from mlops_integrations.upload import detached
-from mlops_integrations.upload.detached import Detached
+from mlops_integrations.upload import detached_process
+from mlops_integrations.upload.detached_process import Detached
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -101,7 +101,7 @@ class Driver:
         try:
             log = files.open_private(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
-                self._process = detached.start(
+                self._process = detached_process.start(
                     [
                         sys.executable,
                         "-I",
@@ -140,7 +140,7 @@ class Driver:
     def _start_thread(self) -> bool:
         if self._settings.destination is None:
             return False
-        from mlops_integrations.upload.delivery import Delivery
+        from mlops_integrations.upload.worker import Delivery
 
         delivery = Delivery(
             self._run, "thread", lambda: False, self._settings.destination, settings_module.access(self._settings)
@@ -156,7 +156,7 @@ class Driver:
 
 
 def _run_thread(delivery: object) -> None:
-    from mlops_integrations.upload.delivery import Delivery
+    from mlops_integrations.upload.worker import Delivery
 
     assert isinstance(delivery, Delivery)
     try:
@@ -166,7 +166,7 @@ def _run_thread(delivery: object) -> None:
 
 
 def _no_process_because() -> str | None:
-    return "this is a frozen program" if getattr(sys, "frozen", False) else detached.hindrance(sys.executable)
+    return "this is a frozen program" if getattr(sys, "frozen", False) else detached_process.hindrance(sys.executable)
 
 
 def _own_pidfd() -> int | None:

@@ -18,11 +18,24 @@ from typing import Any, Final, TypeVar
 import msgspec
 import requests
 
-from mlops_integrations.backends import artifact_roots, reading, search
-from mlops_integrations.backends.base import Batch, Kind, Limits, Metric, Outcome, ServerRun
-from mlops_integrations.backends.http import Reply, Transport, printable
-from mlops_integrations.backends.replies import outcome_of, server_run, taken, updated, without_texts_of
-from mlops_integrations.backends.store import Fields, Store, metric_fields
+from mlops_integrations.backends.protocol import (
+    Batch,
+    Kind,
+    Limits,
+    Metric,
+    Outcome,
+    ServerRun,
+)
+from mlops_integrations.backends.rest import artifacts, entities_json, filters
+from mlops_integrations.backends.rest.replies import (
+    outcome_of,
+    server_run,
+    taken,
+    updated,
+    without_texts_of,
+)
+from mlops_integrations.backends.rest.store import Fields, Store, metric_fields
+from mlops_integrations.backends.transport import Reply, Transport, printable
 from mlops_integrations.entities import (
     Clause,
     Experiment,
@@ -165,7 +178,7 @@ class PreviewBackend:
             kept = taken(outcome, "the metric's history", _metrics)
             if not kept.ok or kept.value is None:
                 return Outcome(kept.kind, None, kept.message, kept.code, kept.retry_after, kept.ambiguous)
-            wanted = reading.number(value)
+            wanted = entities_json.number(value)
             if not any(each.timestamp == time and _same(each.value, wanted) for each in kept.value):
                 metrics.append(metric)
         return Outcome(Kind.OK, Batch(metrics, batch.params, batch.tags))
@@ -179,7 +192,7 @@ class PreviewBackend:
             if not asked.ok or asked.value is None:
                 return asked.bare()
             root = self._artifact_roots[run_id] = asked.value
-        return artifact_roots.deliver(self._transport, self._uri, root, path, file, glance, preview_outcome_of)
+        return artifacts.deliver(self._transport, self._uri, root, path, file, glance, preview_outcome_of)
 
     def update_run(self, run_id: str, status: str, end_time: int | None, token: str = "") -> Outcome[None]:
         """``runs/update``."""
@@ -240,12 +253,12 @@ class PreviewStore(Store):
     def get_experiment(self, experiment_id: str) -> Experiment:
         """One experiment, with its runs."""
         body = self._get("experiments/get", {"experiment_id": experiment_id})
-        return reading.experiment(body["experiment"], body.get("runs") or [])
+        return entities_json.experiment(body["experiment"], body.get("runs") or [])
 
     def list_experiments(self) -> Iterator[Experiment]:
         """All at once."""
         for body in self._get("experiments/list", {}).get("experiments") or ():
-            yield reading.experiment(body)
+            yield entities_json.experiment(body)
 
     def get_experiment_by_name(self, name: str) -> Experiment:
         """Among all that there are."""
@@ -266,7 +279,7 @@ class PreviewStore(Store):
             "entry_point_name": about.entry_point_name,
             "start_time": about.start_time,
         }
-        run = reading.run(self._post("runs/create", fields, repeatable=False)["run"])
+        run = entities_json.run(self._post("runs/create", fields, repeatable=False)["run"])
         for key, value in tags.items():
             self.set_tag(run.info.run_id, RunTag(key, value))
         return self.get_run(run.info.run_id) if tags else run
@@ -302,14 +315,14 @@ class PreviewStore(Store):
     def get_param(self, run_id: str, key: str) -> Param:
         """One parameter, by the call of its own; 0.9 has taken that away."""
         try:
-            return reading.param(self._get("params/get", {"run_uuid": run_id, "param_name": key})["parameter"])
+            return entities_json.param(self._get("params/get", {"run_uuid": run_id, "param_name": key})["parameter"])
         except NotSupportedByServer:
             return super().get_param(run_id, key)
 
     def get_metric(self, run_id: str, key: str) -> MetricEntity:
         """The last value of a metric, likewise."""
         try:
-            return reading.metric(self._get("metrics/get", {"run_uuid": run_id, "metric_key": key})["metric"])
+            return entities_json.metric(self._get("metrics/get", {"run_uuid": run_id, "metric_key": key})["metric"])
         except NotSupportedByServer:
             return super().get_metric(run_id, key)
 
@@ -322,7 +335,7 @@ class PreviewStore(Store):
                 raise
             return
         for each in body.get("metrics") or ():
-            yield reading.metric(each)
+            yield entities_json.metric(each)
 
     def list_artifacts(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
         """Right below a path. Up to 0.5 a run's directory does not exist before its first file, which is a failure."""
@@ -335,7 +348,7 @@ class PreviewStore(Store):
                 return
             raise
         for each in body.get("files") or ():
-            yield reading.file_info(each)
+            yield entities_json.file_info(each)
 
     def search_runs(
         self, experiment_ids: Sequence[str], where: Sequence[Clause] | str, order_by: Sequence[str], page: int
@@ -347,10 +360,10 @@ class PreviewStore(Store):
             raise NotSupportedByServer("this server can't order runs")
         fields = {
             "experiment_ids": [int(experiment_id) for experiment_id in experiment_ids],
-            "anded_expressions": search.as_anded_expressions(where),
+            "anded_expressions": filters.as_anded_expressions(where),
         }
         for body in self._post("runs/search", fields).get("runs") or ():
-            yield reading.run(body)
+            yield entities_json.run(body)
 
     def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
         """By the call of 2018, or the one that has replaced it with 0.5."""
@@ -380,7 +393,7 @@ def _ids_by_name(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _metrics(body: Mapping[str, Any]) -> list[MetricEntity]:
-    return [reading.metric(each) for each in body.get("metrics") or ()]
+    return [entities_json.metric(each) for each in body.get("metrics") or ()]
 
 
 def _is_active(body: Mapping[str, Any]) -> bool:

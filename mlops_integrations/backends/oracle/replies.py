@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import requests
 
-from mlops_integrations.backends.base import Kind, Outcome
-from mlops_integrations.backends.http import Reply, printable
-from mlops_integrations.backends.replies import is_reply_of, unacknowledged
+from mlops_integrations.backends.protocol import Kind, Outcome
+from mlops_integrations.backends.rest.replies import is_reply_of, unacknowledged
+from mlops_integrations.backends.transport import Reply, printable
 
 FORGOTTEN: Final = "InvalidatedRetryToken"
 """Something else has happened to the thing since: the service can't tell any more whether this write was done."""

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from mlops_integrations.backends.base import Kind, Outcome
-from mlops_integrations.backends.http import Reply, Transport, printable
+from mlops_integrations.backends.protocol import Kind, Outcome
+from mlops_integrations.backends.transport import Reply, Transport, printable
 
 NO_WAY: Final = "no way to the artifact store"
 

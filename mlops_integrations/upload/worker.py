@@ -15,10 +15,10 @@ from mlops_integrations.journal import cursor
 from mlops_integrations.journal.lease import Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.untrusted import escaped
-from mlops_integrations.upload.asking import InterruptedUploadError, StoppedByServerError, Surroundings
 from mlops_integrations.upload.fsync import JournalSync
+from mlops_integrations.upload.server_calls import InterruptedUploadError, StoppedByServerError, Surroundings
 from mlops_integrations.upload.uploader import Uploader
-from mlops_integrations.upload.writers import Writers
+from mlops_integrations.upload.writer_processes import Writers
 
 logger: Final = logging.getLogger("mlops_integrations.upload")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from mlops_integrations.backends.base import Kind, Outcome
+from mlops_integrations.backends.protocol import Kind, Outcome
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Trouble
 from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer, backoff

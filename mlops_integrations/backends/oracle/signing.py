@@ -14,8 +14,8 @@ from typing import Any, Final, TypeAlias
 
 from requests import PreparedRequest
 
-from mlops_integrations.backends.auth import NotSignedError, fetch_plugin
-from mlops_integrations.backends.http import printable
+from mlops_integrations.backends.credentials import NotSignedError, fetch_plugin
+from mlops_integrations.backends.transport import printable
 from mlops_integrations.config.oracle_uri import DOMAIN, OracleAddress
 from mlops_integrations.config.settings import Access
 

@@ -11,12 +11,12 @@ import random
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.backends.base import Backend, Kind
+from mlops_integrations.backends.protocol import Backend, Kind
 from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import Artifact
-from mlops_integrations.upload.asking import Asking
 from mlops_integrations.upload.pacing import backoff
+from mlops_integrations.upload.server_calls import Asking
 
 MISSING: Final = "file is missing"
 LEADS_OUT: Final = "path that leads out of the run's artifacts"

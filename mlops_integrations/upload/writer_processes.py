@@ -14,8 +14,8 @@ from mlops_integrations.journal.ending import Ending, Exit
 from mlops_integrations.journal.identity import Life
 from mlops_integrations.journal.records import Identity
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.upload import kernel
-from mlops_integrations.upload.kernel import ProcessDescriptor
+from mlops_integrations.upload import exit_status
+from mlops_integrations.upload.exit_status import ProcessDescriptor
 
 
 class Writers:
@@ -134,27 +134,27 @@ class _Process:
         self.gone = False
         self.life = identity.life_of(writer)
         self.watched = self.life is Life.ALIVE or pidfd is not None
-        fd = kernel.open_process(writer.pid) if pidfd is None and self.watched else pidfd
+        fd = exit_status.open_process(writer.pid) if pidfd is None and self.watched else pidfd
         self._pidfd = None if fd is None else ProcessDescriptor(fd)
         # The number may have passed to another process between the two looks.
         if pidfd is None and self._pidfd is not None and identity.life_of(writer) is not Life.ALIVE:
             self._pidfd.close()
             self._pidfd = None
-        self._oom = kernel.OomCounter(writer.pid) if self.watched else None
+        self._oom = exit_status.OomCounter(writer.pid) if self.watched else None
 
     def ended(self, last_sign: float) -> bool:
         pidfd = self._number()
         if pidfd is not None:
-            return kernel.has_ended(pidfd)
+            return exit_status.has_ended(pidfd)
         self.life = identity.life_of(self.writer, last_sign)
         return self.life is Life.DEAD
 
     def has_ended(self) -> bool:
         pidfd = self._number()
-        return pidfd is not None and kernel.has_ended(pidfd)
+        return pidfd is not None and exit_status.has_ended(pidfd)
 
     def wait_status(self) -> int | None:
-        return kernel.wait_status(self.writer, self._number())
+        return exit_status.wait_status(self.writer, self._number())
 
     def out_of_memory(self) -> bool:
         return self._oom is not None and self._oom.recently()

@@ -13,10 +13,16 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
-from mlops_integrations.backends.base import Backend, Batch, Kind, Metric, Outcome
+from mlops_integrations.backends.protocol import (
+    Backend,
+    Batch,
+    Kind,
+    Metric,
+    Outcome,
+)
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.cursor import Cursor, Sending
-from mlops_integrations.upload.asking import Asking
+from mlops_integrations.upload.server_calls import Asking
 
 SUSPECT_AFTER: Final = 4
 """Internal errors of the server at one request, before that is suspected."""

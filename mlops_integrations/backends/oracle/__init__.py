@@ -1,0 +1,1 @@
+"""The MLflow API of Oracle AI Data Platform."""
