@@ -79,6 +79,13 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
         if known.experiment_name is None and known.experiment_id is None:
             self._door.keep(experiment_name=project_name)
 
+    @classmethod
+    def _implicit(cls, project_name: str | None, **options: Any) -> MLOpsTracker:
+        """Made by autolog: records into the user's open run."""
+        tracker = cls(project_name, **options)
+        tracker._door.borrow()
+        return tracker
+
     @property
     def run(self) -> Run:
         """The run, opened now if it was not yet; in another process than the main one, something that does nothing."""

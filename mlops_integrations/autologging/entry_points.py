@@ -16,12 +16,12 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 def trainer_callbacks() -> list[Any]:
     """What records a Trainer, if that is wanted."""
-    return _made("callback_for_trainer")
+    return _made("trainer_callback")
 
 
 def fabric_callbacks() -> list[Any]:
     """What records a Fabric, if that is wanted."""
-    return _made("callback_for_fabric")
+    return _made("fabric_callback")
 
 
 def _made(maker: str) -> list[Any]:
@@ -30,8 +30,12 @@ def _made(maker: str) -> list[Any]:
             return []
         from mlops_integrations.autologging import switch
 
-        callback = getattr(switch, maker)()
-        return [] if callback is None else [callback]
+        options = switch.lightning_options()
+        if options is None:
+            return []
+        from mlops_integrations.lightning import _autolog
+
+        return [getattr(_autolog, maker)(options)]
     except Exception as error:  # at the border to a training: whatever it is, it must not end that
         logger.warning("mlops: this training is not recorded: %s: %s", type(error).__name__, error)
         return []

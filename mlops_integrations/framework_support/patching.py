@@ -9,6 +9,7 @@ does no harm. A method is wrapped once, however many hooks it has, and is as bef
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import threading
 from collections.abc import Callable
@@ -128,3 +129,13 @@ def _wrapped(owner: type, name: str) -> _Hooks:
 def say_failure(failure: Exception) -> None:
     """Our own failure where there is no run to count it: said."""
     logger.warning("mlops: not recorded, training goes on; please report %r", failure)
+
+
+def bound_arguments(
+    method: Callable[..., Any], subject: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments | None:
+    """The arguments of a method's call by their names; None where the call fails for them anyway."""
+    try:
+        return inspect.signature(method).bind_partial(subject, *args, **kwargs)
+    except TypeError:
+        return None

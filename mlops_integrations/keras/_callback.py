@@ -17,40 +17,34 @@ Where several processes train together (``RANK`` is set), the one with rank 0 re
 
 from __future__ import annotations
 
-import copy
-import inspect
 import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from mlops_integrations.config import settings
-from mlops_integrations.framework_support import patching
 from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
 from mlops_integrations.journal import ending
-from mlops_integrations.keras import _model
+from mlops_integrations.keras import _model, _patches
+from mlops_integrations.keras._patches import FitListener
 from mlops_integrations.recording.run import Run
 
 try:
-    from keras import Model, ops
-    from keras.callbacks import Callback, CallbackList
+    from keras import ops
+    from keras.callbacks import Callback
 except ModuleNotFoundError as error:
     if error.name != "keras":  # Keras is there, and says itself what it lacks
         raise
     raise ImportError("Keras is not installed: pip install keras") from None
 
 _lock: Final = threading.Lock()
-"""Guards what threads share: the number of batches, of which Keras tells in several at once, and the set below. Not a
-callback's own: those pickle."""
-
-_callbacks: Final[weakref.WeakSet[MLOpsCallback]] = weakref.WeakSet()
-"""All there are."""
+"""Guards the number of batches, of which Keras tells in several threads at once. Not a callback's own: those pickle."""
 
 
-class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
+class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has no types
     """Records what ``fit`` and ``evaluate`` do. One callback is one run, however often it is used.
 
     Args:
@@ -73,7 +67,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
     """
 
     async_safe: Final = True  # else Keras waits for the device after every batch
-    keeps_model = True
+    _keeps_model = True
     """Whether it still refers to the model when ``fit`` has ended, as Keras' callbacks do."""
 
     def __init__(
@@ -119,14 +113,22 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         """Batches that Keras trains before it tells."""
         self._steps: int | None = None
         """Batches of an epoch, if Keras knows."""
-        _watch(self)
+        _patches.watch(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_trained": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _watch(self)
+        _patches.watch(self)
+
+    @classmethod
+    def _implicit(cls, **options: Any) -> MLOpsCallback:
+        """Made by autolog: records into the user's open run, and does not keep the model that it is kept for alive."""
+        callback = cls(**options)
+        callback._keeps_model = False
+        callback._door.borrow()
+        return callback
 
     @property
     def run(self) -> Run:
@@ -135,16 +137,16 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
 
     # -- what is seen around fit and evaluate ---------------------------------------------------------------------
 
-    def is_training(self, model: Any) -> bool:
+    def _is_training(self, model: Any) -> bool:
         """Whether the last ``fit`` of this model was called with this callback."""
         return self._called and self._trained is not None and self._trained() is model
 
-    def is_testing(self, model: Any) -> bool:
+    def _is_testing(self, model: Any) -> bool:
         """Whether ``evaluate`` of this model does."""
         return self._testing and self._model is model
 
     @guarded
-    def fit_is_called(self, model: Any, arguments: Mapping[str, Any]) -> None:
+    def _fit_is_called(self, model: Any, arguments: Mapping[str, Any]) -> None:
         """``fit`` was called with this callback; what it raises from here on has left the training."""
         self.set_model(model)
         self._trained = weakref.ref(model)
@@ -153,7 +155,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         self._of_fit = _model.of_fit(arguments)
 
     @guarded
-    def fit_was_left(self, error: BaseException) -> None:
+    def _fit_was_left(self, error: BaseException) -> None:
         """This exception has left ``fit``."""
         self._called = self._fitting = self._testing = self._apart = False
         self._release()
@@ -162,12 +164,12 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
         if isinstance(error, Exception):
             self._failure = ending.of_exception(error)
 
-    def fit_is_called_without(self) -> None:
+    def _fit_is_called_without(self) -> None:
         """The model that this callback was used with is trained again, without it."""
         self._called = False
 
     @guarded
-    def evaluate_was_left(self, error: BaseException) -> None:
+    def _evaluate_was_left(self, error: BaseException) -> None:
         """This exception has left ``evaluate``. Inside ``fit`` it may be caught; if not, it leaves ``fit`` as well."""
         self._testing = self._apart = False
         if not self._fitting:
@@ -257,7 +259,7 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _release(self) -> None:
-        if not self.keeps_model:
+        if not self._keeps_model:
             self.set_model(None)
 
     def _last_of(self, batch: int) -> int:
@@ -275,80 +277,6 @@ class MLOpsCallback(Callback):  # type: ignore[misc]  # Keras has no types
             path = Path(directory, "model_summary.txt")
             path.write_text(_model.summary(self._model), encoding="utf-8")
             self.run.log_artifact(path)
-
-
-# -- around Keras' fit and evaluate -----------------------------------------------------------------------------------
-
-
-def ours_among(callbacks: Any) -> Iterator[MLOpsCallback]:
-    """The callbacks of ours in what ``fit`` was given, in whatever form Keras takes."""
-    if isinstance(callbacks, MLOpsCallback):
-        yield callbacks
-    elif isinstance(callbacks, CallbackList):
-        yield from ours_among(callbacks.callbacks)
-    elif isinstance(callbacks, (list, tuple)):
-        for callback in callbacks:
-            yield from ours_among(callback)
-
-
-def joined(callbacks: Any, callback: MLOpsCallback) -> Any:
-    """What ``fit`` was given and this callback, in a container of its own."""
-    if isinstance(callbacks, CallbackList):
-        both = copy.copy(callbacks)
-        both.callbacks = [*callbacks.callbacks, callback]
-        callback.set_params(callbacks.params)
-        return both
-    if isinstance(callbacks, (list, tuple)):
-        return [*callbacks, callback]
-    return [callback] if callbacks is None else [callbacks, callback]
-
-
-def before_fit(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Tell our callbacks that ``fit`` was called with them; changes nothing."""
-    try:
-        given = inspect.signature(Model.fit).bind_partial(model, *args, **kwargs).arguments
-    except TypeError:  # Keras says that better
-        return args, kwargs
-    ours = list(ours_among(given.get("callbacks")))
-    for callback in _known():
-        if callback in ours:
-            callback.fit_is_called(model, given)
-        elif callback.is_training(model):
-            callback.fit_is_called_without()
-    return args, kwargs
-
-
-def _after_failed_fit(model: Any, error: BaseException) -> None:
-    for callback in _known():
-        if callback.is_training(model):
-            callback.fit_was_left(error)
-
-
-def _after_failed_evaluate(model: Any, error: BaseException) -> None:
-    for callback in _known():
-        if callback.is_testing(model):
-            callback.evaluate_was_left(error)
-
-
-def _known() -> list[MLOpsCallback]:
-    with _lock:
-        return list(_callbacks)
-
-
-def _watch(callback: MLOpsCallback) -> None:
-    with _lock:
-        _callbacks.add(callback)
-    patching.wrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
-    patching.wrap(Model, "evaluate", failed=_after_failed_evaluate)
-
-
-def unwatch(callbacks: Iterable[MLOpsCallback]) -> None:
-    """These are needed no more; without any other callback of ours, Keras' methods are as they were."""
-    with _lock:
-        _callbacks.difference_update(callbacks)
-    if not _known():
-        patching.unwrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
-        patching.unwrap(Model, "evaluate", failed=_after_failed_evaluate)
 
 
 def _learning_rate(model: Any) -> float | None:

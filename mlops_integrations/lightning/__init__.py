@@ -1,6 +1,7 @@
 """Lightning: ``Trainer(logger=MLOpsLogger(experiment_name="digits"), callbacks=[MLOpsCallback()])``."""
 
-from mlops_integrations.lightning._logger import MLOpsCallback, MLOpsLogger
+from mlops_integrations.lightning._callback import MLOpsCallback
+from mlops_integrations.lightning._logger import MLOpsLogger
 
 __all__ = ["MLOpsCallback", "MLOpsLogger"]
 

@@ -4,7 +4,7 @@
 checkpoints, and how the training ended: a Logger is told of exceptions, Ctrl-C and SIGTERM too. ``MLOpsCallback`` adds
 such a logger to a Trainer, and has checkpoints name their run, so that ``fit(ckpt_path=...)`` goes on with it.
 
-Both belong to ``lightning``, to ``pytorch_lightning``, or to both: see ``lightning_base``.
+Both belong to ``lightning``, to ``pytorch_lightning``, or to both: see ``_base``.
 """
 
 # ruff: noqa: ARG002 - the arguments of hooks are Lightning's own
@@ -26,10 +26,6 @@ from mlops_integrations.recording import start
 from mlops_integrations.recording.run import Run
 
 logger: Final = logging.getLogger("mlops_integrations")
-
-_KEY: Final = "mlops_integrations"
-"""Under which a checkpoint names its run."""
-
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -106,6 +102,13 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         """The ModelCheckpoints that have saved something: weak references, as Lightning gives them."""
         self._recorded: dict[Path, int] = {}
         """The checkpoints that are artifacts, and when each was written."""
+
+    @classmethod
+    def _implicit(cls, **options: Any) -> MLOpsLogger:
+        """Made by autolog: records into the user's open run."""
+        made = cls(**options)
+        made._door.borrow()
+        return made
 
     @property
     def records(self) -> bool:
@@ -247,147 +250,3 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_savers": []}  # for a copy of the trainer has others
-
-
-class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
-    """Adds an MLOpsLogger to a Trainer, unless it has one, and makes ``fit(ckpt_path=...)`` go on with the same run.
-
-    With a ``fast_dev_run`` or a barebones Trainer, which switch loggers off, it does nothing.
-
-    Args:
-        run: an open run to record into, left open; instead of the keywords of ``start_run`` below.
-        logger: the logger to add; instead of everything else.
-        log_model: this and all that follow: see MLOpsLogger.
-        per_rank: record what each process logs.
-        experiment_name: the experiment; created if the server has none.
-        experiment_id: instead of the name.
-        run_name: left out, the script's name.
-        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
-        resume: a run to go on with, whatever a checkpoint says.
-        parent: the run that this one belongs to.
-        params: recorded beside the hyperparameters.
-        tags: recorded when the run begins.
-        directory: where run directories are made.
-        mode: "online", "offline" or "disabled".
-        uploader: "process" or "thread".
-
-    Raises:
-        TypeError: ``logger`` is none of ours.
-        ValueError: ``logger`` or ``run``, and something instead of which it stands, are both given.
-    """
-
-    def __init__(
-        self,
-        run: Run | None = None,
-        *,
-        logger: MLOpsLogger | None = None,
-        log_model: bool | Literal["all"] = False,
-        per_rank: bool = False,
-        experiment_name: str | None = None,
-        experiment_id: str | None = None,
-        run_name: str | None = None,
-        tracking_uri: str | None = None,
-        resume: Run | str | None = None,
-        parent: Run | str | None = None,
-        params: Mapping[str, object] | None = None,
-        tags: Mapping[str, object] | None = None,
-        directory: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        uploader: str | None = None,
-    ) -> None:
-        options = keywords_of_start_run(locals()) | {"run": run}
-        options |= {"log_model": log_model or None, "per_rank": per_rank or None}
-        given = {name: value for name, value in options.items() if value is not None}
-        super().__init__()
-        if logger is not None and not isinstance(logger, MLOpsLogger):
-            raise TypeError(f"logger= takes an MLOpsLogger, not {type(logger).__name__}")
-        if logger is not None and given:
-            raise ValueError(f"give logger= or what makes one, not both: {', '.join(sorted(given))}")
-        self._logger = MLOpsLogger(**given) if logger is None else logger
-        self._said = not given
-        """What to say once is said: that another logger is there, and what was given here counts for nothing."""
-
-    @property
-    def run(self) -> Run:
-        """The logger's run."""
-        return self._logger.run
-
-    @property
-    def _door(self) -> Door:
-        return self._logger._door
-
-    @guarded
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """See that the trainer has a logger of ours."""
-        if _without_loggers(trainer):
-            return
-        ours = [each for each in trainer.loggers if isinstance(each, MLOpsLogger)]
-        if not ours:
-            trainer.loggers = [*trainer.loggers, self._logger]
-        elif self._logger not in ours:
-            self._logger = ours[0]
-            if not self._said:
-                text = "mlops: the trainer has another MLOpsLogger or MLOpsCallback: what this was given is not used"
-                logger.warning(text)
-                self._said = True
-        if stage == "fit" and trainer.strategy.restore_checkpoint_after_setup:
-            self._logger.hold()
-
-    @guarded
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """``fit`` begins; most strategies have read the checkpoint by now."""
-        if self._is_at_work(trainer) and not trainer.strategy.restore_checkpoint_after_setup:
-            self._logger.begin(trainer)
-
-    @guarded
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """By now all have."""
-        if self._is_at_work(trainer):
-            self._logger.begin(trainer)
-
-    @guarded
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Have the checkpoint name the run."""
-        if self._is_at_work(trainer) and self._logger.records:
-            checkpoint[_KEY] = {"uid": self.run.uid, "run_id": self.run.run_id}
-
-    @guarded
-    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Go on with the run that the checkpoint names. Each process comes here, with the same checkpoint."""
-        named = checkpoint.get(_KEY)
-        if named is None or not self._is_at_work(trainer):
-            return
-        moved = trainer.strategy.broadcast(self._resumed(named) if self._logger.records else [])
-        # Lightning has asked where to save before it has read the checkpoint: in the directory of another run.
-        for saver in trainer.checkpoint_callbacks:
-            saver.dirpath = _moved(getattr(saver, "dirpath", None), moved)
-
-    def _resumed(self, named: Mapping[str, Any]) -> list[tuple[str, str]]:
-        try:
-            return self._logger.resume(named["uid"], named.get("run_id"))
-        except Exception as error:  # the other processes wait for what comes of it
-            self._door.swallow(error)
-            return []
-
-    @guarded
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Tell the logger what the trainer does not, since it failed before (or in processes where) the two met."""
-        if not self._is_at_work(trainer) and not _without_loggers(trainer):
-            ours = [each for each in trainer.loggers if isinstance(each, MLOpsLogger)]
-            if not ours:
-                self._logger.finalize("failed")
-
-    def _is_at_work(self, trainer: Any) -> bool:
-        return any(each is self._logger for each in trainer.loggers)
-
-
-def _without_loggers(trainer: Any) -> bool:
-    return bool(trainer.fast_dev_run or trainer.barebones)
-
-
-def _moved(path: Any, moved: list[tuple[str, str]]) -> Any:
-    """The path below what has moved; another one as it is."""
-    for before, after in moved:
-        if path is not None and Path(path).is_relative_to(before):
-            return str(Path(after) / Path(path).relative_to(before))
-    return path

@@ -122,6 +122,14 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         """What was recorded, by run."""
         _patches.watch(Trainer)
 
+    @classmethod
+    def _implicit(cls, **options: Any) -> MLOpsCallback:
+        """Made by autolog: records into the user's open run, and gives way to a callback that is added later."""
+        callback = cls(**options)
+        callback._is_bare = True
+        callback._door.borrow()
+        return callback
+
     @property
     def run(self) -> Run:
         """The run, opened now if it was not yet; while a trial of a search is trained, that of the trial."""

@@ -186,9 +186,9 @@ class KerasTraining(Training):
         return [float(number) for weights in self.model.get_weights() for number in weights.flatten()]
 
     def recorders(self) -> list[Any]:
-        from mlops_integrations.autologging import switch
+        from mlops_integrations.keras import _autolog
 
-        return [*self.given, *switch._models.values()]  # Keras itself keeps no callbacks
+        return [*self.given, *_autolog._models.values()]  # Keras itself keeps no callbacks
 
 
 class AccelerateTraining(Training):
