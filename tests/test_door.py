@@ -220,7 +220,7 @@ def test_an_exit_that_leaves_a_training(
     """Where no side process asks the kernel, the training's own word tells with which code the process ended."""
     script = f"""
 import sys
-from mlops_integrations.door import Door
+from mlops_integrations.framework_support.run_handle import Door
 door = Door(None, {{"uploader": "thread", "mode": "offline"}})
 door.began()
 try:

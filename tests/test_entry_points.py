@@ -26,7 +26,7 @@ GROUPS = {
 ASK = """
 import sys
 before = set(sys.modules)
-from mlops_integrations import entry_points
+from mlops_integrations.autologging import entry_points
 print(entry_points.trainer_callbacks(), entry_points.fabric_callbacks())
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(new - set(sys.stdlib_module_names)))
@@ -70,7 +70,7 @@ def test_they_never_raise(python: Python) -> None:
     """Where what is asked for can't be had, it is said and there are no callbacks."""
     missing = "import sys; sys.modules['lightning'] = sys.modules['pytorch_lightning'] = None\n"
     done = python(
-        missing + "from mlops_integrations import entry_points\nprint(entry_points.trainer_callbacks())",
+        missing + "from mlops_integrations.autologging import entry_points\nprint(entry_points.trainer_callbacks())",
         MLOPS_AUTOLOG="1",
     )
     assert (done.returncode, done.stdout) == (0, "[]\n")

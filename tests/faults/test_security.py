@@ -279,8 +279,8 @@ import sys
 from pathlib import Path
 def peak():
     return Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-from mlops_integrations.backends.http import Transport
-from mlops_integrations.settings import Access
+from mlops_integrations.backends.transport import Transport
+from mlops_integrations.config.settings import Access
 reply = Transport(Access(timeout=20.0)).post(sys.argv[1], b"{}")
 print(reply.status, reply.body is None, peak())
 print(reply.text)

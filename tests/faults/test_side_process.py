@@ -76,8 +76,8 @@ def test_a_host_that_ends_all_its_children(trainer: Trainer, fake: FakeMlflow) -
 
 
 FORGETS = """
-from mlops_integrations import active_runs, lifetime
-lifetime._recordings.clear(), active_runs._stack.clear()  # as happens to the first of many runs
+from mlops_integrations.recording import active_runs, process_exit
+process_exit._recordings.clear(), active_runs._stack.clear()  # as happens to the first of many runs
 run.finish(timeout=0)
 del run
 """
@@ -240,8 +240,8 @@ HINDERED = """
 import os, resource, sys
 from pathlib import Path
 import mlops_integrations as mlops
-import mlops_integrations.upload.delivery, mlops_integrations.backends.base, requests, idna
-from mlops_integrations.upload.drivers import Driver
+import mlops_integrations.upload.worker, mlops_integrations.backends.registry, requests, idna
+from mlops_integrations.upload.supervisor import Driver
 
 def program(line):
     path = Path('program')

@@ -15,7 +15,7 @@ from trainer import Trainer, side_processes
 
 RANK = """
 import json, os, pathlib, sys, time
-from mlops_integrations.door import Door
+from mlops_integrations.framework_support.run_handle import Door
 rank, told = int(os.environ["RANK"]), pathlib.Path(sys.argv[1])
 
 def broadcast(value):
@@ -47,7 +47,7 @@ except ValueError as error:
 
 REQUEUED = """
 import os, signal, sys, time
-from mlops_integrations.door import Door
+from mlops_integrations.framework_support.run_handle import Door
 door = Door(None, {"experiment_name": "requeued", "resume": os.environ.get("UID_OF_RUN")})
 door.began()
 door.run.log_metric("loss", 1)
