@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import mlops_integrations as mlops
+from mlops_integrations.framework_support import lenient_start
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Trouble
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording import start
 from mlops_integrations.recording.messages import Voice
 from mlops_integrations.recording.run import Run
 
@@ -80,7 +80,7 @@ def test_trouble_in_ever_new_words(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 def rank_1(first: Run) -> Run:
     """A second process that records into the same run."""
-    joined = start.join({"tracking_uri": URI, "mode": "offline"}, first.uid, first.directory, 1)
+    joined = lenient_start.join({"tracking_uri": URI, "mode": "offline"}, first.uid, first.directory, 1)
     joined.log_metric("rank1/loss", 1.0)
     return joined
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mlops_integrations.config import settings
-from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
+from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.start import start_run
 

@@ -9,7 +9,8 @@ from mlops_integrations.cli import formatting
 from mlops_integrations.cli.exit_codes import UsageError
 from mlops_integrations.config import settings
 from mlops_integrations.errors import RunDirectoryError
-from mlops_integrations.journal import cursor, rundir
+from mlops_integrations.journal import cursor
+from mlops_integrations.journal.root import run_directories
 from mlops_integrations.journal.rundir import RunDirectory
 
 _MOST_LISTED = 10
@@ -28,7 +29,7 @@ def all_runs(directories: list[str]) -> list[RunDirectory]:
             run = one_run(settings.default_root(), str(root))
             found.setdefault(run.path, run)
             continue
-        for run in rundir.run_directories(root.resolve()):
+        for run in run_directories(root.resolve()):
             found.setdefault(run.path, run)
     return list(found.values())
 
@@ -54,7 +55,7 @@ def one_run(root: Path, typed: str) -> RunDirectory:
         return RunDirectory(path.resolve())
     if typed == "latest":
         return latest_run(root)
-    runs = list(rundir.run_directories(root))
+    runs = list(run_directories(root))
     exact = [run for run in runs if typed in _exact_names(run)]
     found = exact or [run for run in runs if run.path.name.startswith(typed)]
     if len(found) == 1:
@@ -74,7 +75,7 @@ def latest_run(root: Path) -> RunDirectory:
     Raises:
         UsageError: there is none.
     """
-    runs = list(rundir.run_directories(root))
+    runs = list(run_directories(root))
     if not runs:
         raise UsageError(f"no runs in {root}: --dir or MLOPS_DIR names another directory")
     linked = os.path.realpath(root / "latest")

@@ -11,7 +11,7 @@ from mlops_integrations.cli.exit_codes import ALL_DELIVERED
 from mlops_integrations.cli.run_summary import Summary
 from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
-from mlops_integrations.journal import rundir
+from mlops_integrations.journal.root import run_directories
 
 _HEADER: Final = ("RUN", "STATUS", "STARTED", "STEP", "LAST VALUES", "POINTS", "SERVER", "LINK")
 _VALUES_SHOWN: Final = 3
@@ -25,7 +25,7 @@ def runs(terminal: Terminal, root: Path, *, as_json: bool = False) -> int:
     default = settings.default_tracking_uri()
     found: list[Summary] = []
     unreadable = []
-    for run in rundir.run_directories(root):
+    for run in run_directories(root):
         try:
             found.append(run_summary.read(run, default))
         except OSError as error:

@@ -5,38 +5,17 @@ Doors translate a framework's hooks into calls of a run; this is the part that i
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from mlops_integrations.framework_support import patching
+from mlops_integrations.framework_support import lenient_start, patching
 from mlops_integrations.journal import ending
-from mlops_integrations.recording import start
+from mlops_integrations.recording import active_runs, run_setup, start
 from mlops_integrations.recording.recorder import DISABLED, FORKED
 from mlops_integrations.recording.run import Run
-
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
-
-def guarded(hook: Hook) -> Hook:
-    """A framework's hook whose own failure is counted and said, and does not reach the training.
-
-    For methods of classes that keep their door in ``_door``.
-    """
-
-    @functools.wraps(hook)
-    def wrapper(self: Any, *args: object, **kwargs: object) -> None:
-        try:
-            hook(self, *args, **kwargs)
-        except Exception as error:  # whatever it is, it must not end a training
-            if not hasattr(self, "_door"):
-                raise TypeError(f"{hook.__qualname__} was called for the class: give an instance, with ()") from None
-            self._door.swallow(error)
-
-    return cast("Hook", wrapper)
 
 
 def keywords_of_start_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +45,7 @@ class Door:
             raise ValueError(f"give run= or keywords of start_run, not both: {', '.join(sorted(given))}")
         if run is None:
             start.check(given)
-        self._uid = start.new_uid()
+        self._uid = run_setup.new_uid()
         """Of the door's own run: copies of the door in other processes have the same."""
         self._run = run
         self._is_own = run is None
@@ -83,10 +62,10 @@ class Door:
         Who writes to it has begun it.
         """
         if self._is_in_worker:
-            return start.absent(self._uid, FORKED)
+            return lenient_start.absent(self._uid, FORKED)
         self._borrow()
         if self._run is None:
-            self._run = start.prepare(self._options, self._uid)
+            self._run = lenient_start.prepare(self._options, self._uid)
         if not self._begun:
             self._run.recording.when_opened = self._greet
         return self._run
@@ -98,7 +77,7 @@ class Door:
             self._adopt()
         run = self.prepared
         if not self._begun and not self._is_in_worker:
-            start.begin(run)
+            lenient_start.begin(run)
             self._greet()
         return run
 
@@ -116,7 +95,7 @@ class Door:
 
     def _borrow(self) -> None:
         if self._borrows and self._run is None:
-            self._run = start.users_run()
+            self._run = active_runs.users_run()
             self._is_own = self._run is None
             self._begun = not self._is_own
 
@@ -130,7 +109,7 @@ class Door:
         """Go on with the run that a checkpoint names, unless the door's own has begun or its maker said otherwise."""
         self._borrow()
         if self._is_own and not self._begun and "resume" not in self._options and uid != self.prepared.uid:
-            self._run, self._options = start.prepared_again(self.prepared, self._options, uid, run_id)
+            self._run, self._options = lenient_start.prepared_again(self.prepared, self._options, uid, run_id)
 
     def share(self, rank: int, broadcast: Callable[[Any], Any]) -> None:
         """Record into the run of rank 0, in each of the processes that train together. All of them make this call.
@@ -142,7 +121,11 @@ class Door:
         run = self.run if rank == 0 else None
         uid, directory, is_open = broadcast(None if run is None else (run.uid, str(run.directory), run.is_open))
         if run is None:
-            joined = start.join(self._options, uid, Path(directory), rank) if is_open else start.absent(uid, DISABLED)
+            joined = (
+                lenient_start.join(self._options, uid, Path(directory), rank)
+                if is_open
+                else lenient_start.absent(uid, DISABLED)
+            )
             self._run, self._is_own, self._begun = joined, True, True
 
     def began(self) -> None:
@@ -201,7 +184,7 @@ class Door:
         """The run begins: once."""
         if not self._begun:
             self._begun = True
-            start.greet(self.prepared, self._options)
+            lenient_start.greet(self.prepared, self._options)
 
     def _adopt(self) -> None:
         """In a forked or spawned process that trains: the same run, through a journal file of this process."""
@@ -214,7 +197,7 @@ class Door:
         copied = Door.__new__(Door)
         vars(copied).update(self.__getstate__())
         if self._is_own and not self._begun:
-            copied._uid, copied._run = start.new_uid(), None
+            copied._uid, copied._run = run_setup.new_uid(), None
         return copied
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from mlops_integrations.errors import RunDirectoryError
-from mlops_integrations.journal import cursor, ending, files, identity, reader
+from mlops_integrations.journal import ending, files, identity, reader
 from mlops_integrations.journal.ending import Ending, Exit, Writer
 from mlops_integrations.journal.records import End, Identity, RunSpec
 
-GITIGNORE: Final = ".gitignore"
-_IGNORES_ALL: Final = b"*\n"
-_NAME_LENGTH: Final = 50
 _BEGINNING_SECONDS: Final = 60.0
 """Far more than a writer takes from making its file to its first lines."""
 
@@ -82,7 +77,7 @@ class RunDirectory:
             RunDirectoryError: it is another user's.
             OSError: there is no such directory.
         """
-        owner = _another_owner(self.path)
+        owner = another_owner(self.path)
         if owner is not None:
             raise RunDirectoryError(
                 f"{self.path} belongs to another user (number {owner}): it is not read, and nothing is delivered. "
@@ -181,7 +176,7 @@ def _is_old(journal: Path) -> bool:
     return time.time() - journal.stat().st_mtime > _BEGINNING_SECONDS
 
 
-def _another_owner(directory: Path) -> int | None:
+def another_owner(directory: Path) -> int | None:
     """Whose a directory is, if not this user's; None where there are no owners."""
     if not hasattr(os, "geteuid"):
         return None
@@ -209,134 +204,3 @@ def end_of(journal: Path) -> End | None:
     """How the writer of a journal file said that it ended, which is its last record."""
     last = reader.read_last(journal)
     return last if isinstance(last, End) else None
-
-
-def make_root(root: Path) -> None:
-    """Make the directory that holds run directories, with a ``.gitignore`` of everything if it is new.
-
-    Raises:
-        OSError: it can't be made.
-    """
-    if root.is_dir():
-        return
-    files.make_all_private(root.parent)
-    try:
-        files.make_private(root)
-    except FileExistsError:
-        if root.is_dir():  # made by another process that starts at the same moment
-            return
-        raise
-    files.create(root / GITIGNORE, _IGNORES_ALL)
-
-
-def make(root: Path, name: str, uid: str) -> RunDirectory:
-    """Make a run directory in ``root``.
-
-    Raises:
-        OSError: it can't be made or written.
-    """
-    make_root(root)
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{directory_label(name)}"
-    path = root / f"{stem}-{uid[-4:]}"
-    while True:
-        try:
-            files.make_private(path)
-            break
-        except FileExistsError:
-            path = root / f"{stem}-{secrets.token_hex(2)}"
-    _probe(path)
-    return RunDirectory(path)
-
-
-def point_latest_to(path: Path) -> None:
-    """Let the link ``latest`` beside a run directory lead to it.
-
-    Done when a run begins to be recorded: before, a checkpoint of the latest run may still be asked for by that link.
-    """
-    with contextlib.suppress(OSError):  # a link is a convenience, and Windows may forbid it
-        fresh = path.with_name(f".latest.{secrets.token_hex(4)}")
-        fresh.symlink_to(path.name)
-        fresh.replace(path.with_name("latest"))
-
-
-def _probe(path: Path) -> None:
-    """Creating, appending and linking work here: what a journal and its lease need."""
-    probe = path / f".probe.{secrets.token_hex(4)}"
-    try:
-        if not files.create(probe, b"1") or files.create(probe, b"2"):
-            raise OSError(f"exclusive creation does not work in {path}")
-        fd = os.open(probe, os.O_WRONLY | os.O_APPEND)
-        try:
-            if os.write(fd, b"3") != 1:
-                raise OSError(f"no space left in {path}")
-        finally:
-            os.close(fd)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-
-
-def directory_label(name: str) -> str:
-    """A run's name as part of a file name."""
-    return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:_NAME_LENGTH].rstrip("._") or "run"
-
-
-def is_run_directory(path: Path) -> bool:
-    """Whether there is a journal file in a directory."""
-    return any(path.glob("journal-*.jsonl"))
-
-
-def is_ours_to_ignore(root: Path) -> bool:
-    """Whether the ``.gitignore`` in a root is the one that was made with it."""
-    path = root / GITIGNORE
-    try:
-        return path.is_file() and path.read_bytes() == _IGNORES_ALL
-    except OSError:
-        return False
-
-
-def run_directories(root: Path) -> Iterator[RunDirectory]:
-    """The run directories in a root, oldest name first; ``root`` itself if it is one."""
-    if is_run_directory(root):
-        yield RunDirectory(root)
-        return
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        hidden = path.name.startswith(".")  # what is being removed
-        if not hidden and path.is_dir() and not path.is_symlink() and is_run_directory(path):
-            yield RunDirectory(path)
-
-
-def find_by_uid(root: Path, uid: str) -> RunDirectory | None:
-    """The run directory of a uid in a root."""
-    for run in run_directories(root):
-        try:
-            if run.spec().uid == uid:
-                return run
-        except RunDirectoryError:
-            continue
-    return None
-
-
-def find_by_label(root: Path, uid: str) -> RunDirectory | None:
-    """As ``find_by_uid``, only among directories that are named after this uid: quick, however many there are."""
-    for path in root.glob(f"*-{uid[-4:]}"):
-        with contextlib.suppress(RunDirectoryError):
-            if RunDirectory(path).spec().uid == uid:
-                return RunDirectory(path)
-    return None
-
-
-def remove_if_empty(path: Path) -> None:
-    """Remove a run directory that nothing was put into."""
-    with contextlib.suppress(OSError):
-        path.rmdir()
-
-
-def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:
-    """The run directory in a root that is delivered to a server's run of this id."""
-    for run in run_directories(root):
-        if _another_owner(run.path) is None and any(
-            run_id in {s.run_id, *s.replaced} for s in cursor.load_all(run.path)
-        ):
-            return run
-    return None

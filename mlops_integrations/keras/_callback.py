@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlops_integrations.config import settings
-from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
+from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.journal import ending
 from mlops_integrations.keras import _model, _patches
 from mlops_integrations.keras._patches import FitListener

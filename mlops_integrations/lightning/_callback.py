@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
+from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.lightning import _base
 from mlops_integrations.lightning._logger import MLOpsLogger
 from mlops_integrations.recording.run import Run

@@ -20,10 +20,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
-from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
+from mlops_integrations.framework_support import lenient_start
+from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.lightning import _base, _checkpoints, _hyperparameters
-from mlops_integrations.recording import start
 from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.run_setup import new_uid
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -226,7 +228,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
 
     def _no_run(self) -> Run:
         if self._nowhere is None:
-            self._nowhere = start.prepare({"mode": "disabled"}, start.new_uid())
+            self._nowhere = lenient_start.prepare({"mode": "disabled"}, new_uid())
         return self._nowhere
 
     def _release(self) -> None:

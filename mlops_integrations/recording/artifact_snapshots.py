@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO, Final
 
-from mlops_integrations.journal import files, rundir
+from mlops_integrations.journal import files
 from mlops_integrations.journal.records import Artifact
+from mlops_integrations.journal.root import GITIGNORE, is_ours_to_ignore, is_run_directory
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import background
 from mlops_integrations.recording.recorder import Recording, now_ms
@@ -220,7 +221,7 @@ def _found_below(source: Path, run: Path) -> Found:
         found.unfit += [_not_followed(here / name) for name in links if not _is_within(here / name, source)]
         directories[:] = sorted(set(directories) - set(runs) - set(links))
         for name in sorted(names):
-            if runs and name == rundir.GITIGNORE and rundir.is_ours_to_ignore(here):
+            if runs and name == GITIGNORE and is_ours_to_ignore(here):
                 continue
             _take(here / name, source, found)
     return found
@@ -239,7 +240,7 @@ def _take(file: Path, source: Path, found: Found) -> None:
 
 
 def _is_of_a_run(directory: Path, run: Path) -> bool:
-    return not directory.is_symlink() and (_is_at(directory, run) or rundir.is_run_directory(directory))
+    return not directory.is_symlink() and (_is_at(directory, run) or is_run_directory(directory))
 
 
 def _is_at(path: Path, other: Path) -> bool:

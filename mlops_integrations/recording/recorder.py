@@ -15,6 +15,7 @@ from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Points, Record, RunSpec
+from mlops_integrations.journal.root import point_latest_to
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.recording import values
@@ -123,7 +124,7 @@ class Recording:
         self._before, self._end, self._left_said = self._end, None, False
         self.look_at = now + LOOK_MS
         if is_first:
-            rundir.point_latest_to(self.run.path)
+            point_latest_to(self.run.path)
         self._opened(self)
         self._driver.start()
         tell, self.when_opened = self.when_opened, None

@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from mlops_integrations.framework_support.run_handle import Door, guarded, keywords_of_start_run
+from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.journal import ending
 from mlops_integrations.recording.run import Run
 from mlops_integrations.transformers import _patches, _translation

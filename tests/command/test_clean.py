@@ -16,9 +16,9 @@ import pytest
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow, FakeRun
 from mlops_integrations.errors import RunDirectoryError
+from mlops_integrations.framework_support import lenient_start
 from mlops_integrations.journal import cursor, identity, reader, records
 from mlops_integrations.journal.lease import Lease
-from mlops_integrations.recording import start
 from other_writers import move_writer
 
 Record = Callable[..., mlops.Run]
@@ -177,7 +177,7 @@ def test_a_process_that_will_go_on_with_the_run(delivered: Record, server: FakeM
     """A run that was resumed, and has logged nothing yet, is its process's."""
     run = delivered()
     options = {"directory": root, "tracking_uri": server.uri, "mode": "offline", "uploader": "thread"}
-    resumed = start.prepare(options | {"resume": run.uid}, run.uid)
+    resumed = lenient_start.prepare(options | {"resume": run.uid}, run.uid)
     assert run.directory == resumed.directory
     stays(run, out, f"its process still runs ({os.getpid()})")
     writer = msgspec.structs.replace(identity.me(), start_time="long ago")

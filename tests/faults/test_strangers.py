@@ -15,9 +15,10 @@ from fake_mlflow import FakeMlflow
 from hostile import serving
 from mlops_integrations.cli import arguments
 from mlops_integrations.errors import RunDirectoryError
-from mlops_integrations.journal import cursor, identity, rundir
+from mlops_integrations.journal import cursor, identity
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import FORMAT, Artifact, End, Header, Metrics, Record, RunSpec
+from mlops_integrations.journal.root import find_by_run_id, find_by_uid
 from mlops_integrations.journal.writer import JournalWriter
 
 UID = "mlops-0123456789abcdef0123456789abcdef"
@@ -70,8 +71,8 @@ def test_another_users_run_holds_up_none_of_ours(make: Make, tmp_path: Path) -> 
         root = tmp_path / "runs"
         assert arguments.main(["sync", str(root)]) == 1
         assert ["ours"] == [run.name for run in server.runs.values()]
-        assert rundir.find_by_run_id(root, "known") is None
-        assert rundir.find_by_uid(root, UID[:-1] + "0") is None
+        assert find_by_run_id(root, "known") is None
+        assert find_by_uid(root, UID[:-1] + "0") is None
         with pytest.raises(RunDirectoryError):
             mlops.start_run(directory=root, resume=UID[:-1] + "0", mode="offline", uploader="thread")
 

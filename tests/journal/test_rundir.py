@@ -10,10 +10,18 @@ import pytest
 from msgspec import structs
 
 from mlops_integrations.errors import MLOpsError, RunDirectoryError
-from mlops_integrations.journal import cursor, files, rundir
+from mlops_integrations.journal import cursor, files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.ending import Ending, Exit
 from mlops_integrations.journal.records import End, Header, Metrics, RunSpec, frame
+from mlops_integrations.journal.root import (
+    directory_label,
+    find_by_run_id,
+    find_by_uid,
+    make_run_directory,
+    point_latest_to,
+    run_directories,
+)
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 
@@ -24,7 +32,7 @@ UID = "mlops-0123456789abcdef0123456789abcdef"
 
 def test_name_of_a_run_directory(tmp_path: Path) -> None:
     """Time, run name and the end of the uid, in this order: names sort by time."""
-    made = rundir.make(tmp_path / "runs", "my run: β/2", UID)
+    made = make_run_directory(tmp_path / "runs", "my run: β/2", UID)
     assert made.path.is_dir()
     assert made.path.parent == tmp_path / "runs"
     assert made.path.name[15:] == "-my_run_β_2-cdef"
@@ -38,12 +46,12 @@ def test_name_of_a_run_directory(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_run_name_as_part_of_a_file_name(name: str, label: str) -> None:
     """Whatever the run is called, its directory stays in its root and has a name that every tool takes."""
-    assert label == rundir.directory_label(name)
+    assert label == directory_label(name)
 
 
 def test_same_second_and_uid(tmp_path: Path) -> None:
     """Runs of the same name and second don't share a directory."""
-    made = {rundir.make(tmp_path, "same", UID).path for _ in range(5)}
+    made = {make_run_directory(tmp_path, "same", UID).path for _ in range(5)}
     assert len(made) == 5
 
 
@@ -51,8 +59,8 @@ def test_same_second_and_uid(tmp_path: Path) -> None:
 def test_latest(tmp_path: Path) -> None:
     """``latest`` beside them points to the one that it was pointed to last, wherever the root is moved to."""
     for name in ("first", "second"):
-        made = rundir.make(tmp_path / "runs", name, UID)
-        rundir.point_latest_to(made.path)
+        made = make_run_directory(tmp_path / "runs", name, UID)
+        point_latest_to(made.path)
         assert made.path.resolve() == (tmp_path / "runs" / "latest").resolve()
     (tmp_path / "runs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").is_dir()
@@ -60,10 +68,10 @@ def test_latest(tmp_path: Path) -> None:
 
 def test_new_root_is_kept_out_of_git(tmp_path: Path) -> None:
     """A root that we make ignores itself; one that was there before is left as it is."""
-    rundir.make(tmp_path / "new", "run", UID)
+    make_run_directory(tmp_path / "new", "run", UID)
     assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
     (tmp_path / "old").mkdir()
-    rundir.make(tmp_path / "old", "run", UID)
+    make_run_directory(tmp_path / "old", "run", UID)
     assert not (tmp_path / "old" / ".gitignore").exists()
 
 
@@ -72,7 +80,7 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
     """Directories are 0700 and files 0600, roots made on the way included."""
     before = os.umask(0)
     try:
-        made = rundir.make(tmp_path / "deep" / "root", "run", UID)
+        made = make_run_directory(tmp_path / "deep" / "root", "run", UID)
         made.wake()
         made.say_ready()
     finally:
@@ -89,13 +97,13 @@ def test_file_in_the_place_of_the_root(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "root"):
         with pytest.raises(OSError, match="file"):
-            rundir.make(root, "run", UID)
+            make_run_directory(root, "run", UID)
 
 
 @posix
 def test_probe_leaves_nothing(tmp_path: Path) -> None:
     """Trying out what a journal needs leaves the directory empty."""
-    assert list(rundir.make(tmp_path, "run", UID).path.iterdir()) == []
+    assert list(make_run_directory(tmp_path, "run", UID).path.iterdir()) == []
 
 
 def test_no_run_directory(tmp_path: Path) -> None:
@@ -222,17 +230,17 @@ def test_runs_of_a_root(tmp_path: Path, header: Header, spec: RunSpec) -> None:
     runs = []
     for number in range(3):
         uid = f"{UID}{number}"
-        made = rundir.make(root, f"run {number}", uid)
+        made = make_run_directory(root, f"run {number}", uid)
         JournalWriter(made.path, structs.replace(header, uid=uid), structs.replace(spec, uid=uid)).close()
         cursor.save(cursor.cursor_path(made.path, "http://host"), Cursor("http://host", run_id=f"server {number}"))
         runs.append(made.path)
     (root / "other").mkdir()
     (root / "file").write_text("")
-    assert sorted(runs) == [found.path for found in rundir.run_directories(root)]
-    assert [runs[1]] == [found.path for found in rundir.run_directories(runs[1])]
-    assert list(rundir.run_directories(tmp_path / "missing")) == []
-    by_uid, by_run_id = rundir.find_by_uid(root, f"{UID}1"), rundir.find_by_run_id(root, "server 2")
+    assert sorted(runs) == [found.path for found in run_directories(root)]
+    assert [runs[1]] == [found.path for found in run_directories(runs[1])]
+    assert list(run_directories(tmp_path / "missing")) == []
+    by_uid, by_run_id = find_by_uid(root, f"{UID}1"), find_by_run_id(root, "server 2")
     assert by_uid is not None
     assert by_run_id is not None
     assert [runs[1], runs[2]] == [by_uid.path, by_run_id.path]
-    assert (rundir.find_by_uid(root, "mlops-x"), rundir.find_by_run_id(root, "x")) == (None, None)
+    assert (find_by_uid(root, "mlops-x"), find_by_run_id(root, "x")) == (None, None)

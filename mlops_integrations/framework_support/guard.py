@@ -1,0 +1,27 @@
+"""Guards of hooks: a failure of ours is counted and said there, and does not reach the training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def guarded(hook: Hook) -> Hook:
+    """A framework's hook whose own failure is counted and said, and does not reach the training.
+
+    For methods of classes that keep their door in ``_door``.
+    """
+
+    @functools.wraps(hook)
+    def wrapper(self: Any, *args: object, **kwargs: object) -> None:
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:  # whatever it is, it must not end a training
+            if not hasattr(self, "_door"):
+                raise TypeError(f"{hook.__qualname__} was called for the class: give an instance, with ()") from None
+            self._door.swallow(error)
+
+    return cast("Hook", wrapper)

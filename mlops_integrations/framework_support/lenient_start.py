@@ -1,0 +1,102 @@
+"""Starting a run inside a framework's training: nothing here raises, for that would end the training."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import structs
+
+from mlops_integrations.config import settings as settings_module
+from mlops_integrations.journal.records import RunSpec
+from mlops_integrations.journal.root import find_by_uid, make_run_directory, remove_if_empty
+from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.recording import active_runs
+from mlops_integrations.recording.recorder import NO_DIRECTORY, now_ms
+from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.run_setup import announce, make_run, make_spec, new_uid
+from mlops_integrations.recording.start import check
+
+logger: Final = logging.getLogger("mlops_integrations")
+
+
+def prepare(options: Mapping[str, Any], uid: str) -> Run:
+    """A run with its directory, for doors: nothing is recorded in it, and nothing started, before it is begun.
+
+    Never raises. Where nothing can be recorded, the run only counts what it loses.
+    """
+    try:
+        return make_run(check(options), options, uid, lenient=True, opened=False)
+    except Exception as error:  # at the border to a training: whatever it is, it must not end that
+        logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)
+        return absent(uid, NO_DIRECTORY)
+
+
+def absent(uid: str, reason: str) -> Run:
+    """A run that is nowhere: it only counts what it loses, for this reason."""
+    root = Path(tempfile.gettempdir())
+    chosen = settings_module.from_arguments(directory=root, mode="disabled", environ={})
+    return Run(RunSpec(uid=uid, name="run", start_time=now_ms()), RunDirectory(root), chosen, reason)
+
+
+def begin(run: Run) -> None:
+    """Begin to record a run that was prepared. Never raises."""
+    try:
+        run.recording.begin()
+    except Exception as error:  # at the border to a training, as above
+        run.swallow(error)
+
+
+def greet(run: Run, options: Mapping[str, Any]) -> None:
+    """Say where a run that has begun is recorded, and record what its maker gave. Never raises."""
+    try:
+        announce(run, options)
+    except Exception as error:  # as above
+        run.swallow(error)
+
+
+def prepared_again(run: Run, options: Mapping[str, Any], uid: str, run_id: str | None) -> tuple[Run, dict[str, Any]]:
+    """Another run in place of one that was prepared and has recorded nothing: an earlier one, to go on with.
+
+    Args:
+        run: what was prepared.
+        options: its keywords of ``start_run``.
+        uid: the earlier run's.
+        run_id: its id on the server, for where its directory is not at hand.
+
+    Returns:
+        The run, and its keywords. The prepared one with its own, if they name another experiment.
+    """
+    found = find_by_uid(check(options).root, uid)
+    named = options.get("experiment_name")
+    if found is not None and named is not None and found.spec().experiment_name != named:
+        logger.warning("mlops: experiment_name=%r is another one than the checkpoint's: a new run is recorded", named)
+        return run, dict(options)
+    remove_if_empty(run.directory)
+    chosen = dict(options) | {"resume": uid if found is not None or run_id is None else run_id}
+    return prepare(chosen, new_uid()), chosen
+
+
+def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Run:
+    """The run of the process of rank 0, in a process of a higher one. Never raises.
+
+    Recorded in the same directory, if this machine has it, else in one of its own with the same uid.
+    """
+    try:
+        chosen = check(options)
+        run = RunDirectory(directory)
+        if directory.is_dir() and run.spec().uid == uid:
+            spec = run.spec()
+        else:
+            spec = make_spec(chosen, uid, options.get("run_name"), options.get("parent"))
+            run = make_run_directory(chosen.root, spec.name, uid)
+        joined = Run(structs.replace(spec, rank=rank), run, chosen)
+        joined.recording.begin()
+        active_runs.started(joined)
+    except Exception as error:  # at the border to a training, as above
+        logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)
+        return absent(uid, NO_DIRECTORY)
+    return joined
