@@ -32,7 +32,7 @@ from mlops_integrations.entities import (
 from mlops_integrations.errors import ServerError
 
 if TYPE_CHECKING:
-    from mlops_integrations.backends.rest.store import About, Store
+    from mlops_integrations.backends.rest.store import About, RestStore
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class TrackingClient:
         return f"<TrackingClient {self.tracking_uri}>"
 
     @functools.cached_property
-    def _store(self) -> Store:
+    def _store(self) -> RestStore:
         from mlops_integrations.backends.registry import open_store
 
         return open_store(self.tracking_uri, settings_module.access(self._settings), self._dialect)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -40,7 +40,10 @@ from mlops_integrations.backends.rest.replies import (
     updated,
     without_texts_of,
 )
+from mlops_integrations.backends.rest.store import RestStore
 from mlops_integrations.backends.transport import Transport, printable
+from mlops_integrations.entities import Metric as MetricEntity
+from mlops_integrations.entities import Param, RunTag
 from mlops_integrations.journal.records import RunSpec, Value
 
 _MOST_RUNS: Final = 50_000
@@ -247,3 +250,28 @@ class EarlyMlflowBackend(MlflowBackend):
 
 def _ids_by_name(body: dict[str, Any]) -> dict[str, str]:
     return {str(entry["name"]): str(entry["experiment_id"]) for entry in body.get("experiments") or ()}
+
+
+class MlflowStore(RestStore):
+    """A server from 1.3 on, as ``TrackingClient`` sees it."""
+
+    dialect = MlflowBackend.dialect
+
+
+class EarlyStore(RestStore):
+    """A server from 1.0 to 1.2."""
+
+    dialect = "mlflow-1.0"
+    limits = replace(MLFLOW_LIMITS, one_line=True)
+
+    def log_param(self, run_id: str, param: Param) -> None:
+        """Log one parameter of one line."""
+        self.check_lines([param])
+        super().log_param(run_id, param)
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[MetricEntity], params: Sequence[Param], tags: Sequence[RunTag]
+    ) -> None:
+        """Likewise."""
+        self.check_lines(params)
+        super().log_batch(run_id, metrics, params, tags)

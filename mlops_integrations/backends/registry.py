@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from mlops_integrations.backends import detection
-from mlops_integrations.backends.mlflow import EarlyMlflowBackend, MlflowBackend
-from mlops_integrations.backends.mlflow_preview.backend import PreviewBackend, PreviewStore
+from mlops_integrations.backends.mlflow import EarlyMlflowBackend, EarlyStore, MlflowBackend, MlflowStore
+from mlops_integrations.backends.mlflow_preview.backend import PreviewBackend
+from mlops_integrations.backends.mlflow_preview.store import PreviewStore
 from mlops_integrations.backends.oracle.backend import OracleBackend
 from mlops_integrations.backends.oracle.store import OracleStore
 from mlops_integrations.backends.protocol import Backend, Kind
-from mlops_integrations.backends.rest.store import EarlyStore, Store
+from mlops_integrations.backends.rest.store import RestStore
 from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config import oracle_uri
 from mlops_integrations.config.settings import Access
@@ -35,7 +36,7 @@ def open_backend(tracking_uri: str, access: Access, transport: Transport | None 
     return cast("Backend", found)
 
 
-def open_store(tracking_uri: str, access: Access, dialect: str | None = None) -> Store:
+def open_store(tracking_uri: str, access: Access, dialect: str | None = None) -> RestStore:
     """What this server keeps, for reading and writing call by call.
 
     Raises:
@@ -49,7 +50,7 @@ def open_store(tracking_uri: str, access: Access, dialect: str | None = None) ->
         return OracleStore.at(oracle, access)
     if dialect == OracleStore.dialect:
         raise ValueError(f"dialect={dialect!r}: {tracking_uri} names no platform and workspace of Oracle's")
-    dialects = {store.dialect: store for store in (Store, EarlyStore, PreviewStore)}
+    dialects = {store.dialect: store for store in (MlflowStore, EarlyStore, PreviewStore)}
     transport = Transport(access)
     if dialect is None:
         found = detection.detect(tracking_uri, transport)

@@ -22,7 +22,7 @@ from mlops_integrations.backends.oracle.replies import oracle_outcome_of
 from mlops_integrations.backends.oracle.signing import MissingPackageError, OracleCredentials
 from mlops_integrations.backends.protocol import Outcome
 from mlops_integrations.backends.rest import entities_json
-from mlops_integrations.backends.rest.store import About, Fields, Store, clock_of
+from mlops_integrations.backends.rest.store import About, Fields, RestStore, clock_of
 from mlops_integrations.backends.transport import Reply, Transport, printable
 from mlops_integrations.config.oracle_uri import OracleAddress
 from mlops_integrations.config.settings import Access
@@ -30,7 +30,7 @@ from mlops_integrations.entities import Experiment, Metric, Param, Run, RunInfo,
 from mlops_integrations.errors import AccessDeniedError, NotSupportedByServer
 
 
-class OracleStore(Store):
+class OracleStore(RestStore):
     """One workspace as ``TrackingClient`` sees it."""
 
     dialect = DIALECT

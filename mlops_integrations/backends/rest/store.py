@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -66,7 +66,7 @@ class About:
     notes: Sequence[str]
 
 
-class Store:
+class RestStore:
     """One tracking server.
 
     Args:
@@ -75,7 +75,7 @@ class Store:
         sleep: waits between tries.
     """
 
-    dialect = "mlflow"
+    dialect: str
     prefix = "/api/2.0/mlflow"
     limits = MLFLOW_LIMITS
     notes: Sequence[str] = ()
@@ -371,22 +371,3 @@ def metric_fields(metric: Metric) -> dict[str, object]:
 def pairs(texts: Mapping[str, str]) -> list[dict[str, str]]:
     """Keys and values as requests hold them."""
     return [{"key": str(key), "value": str(value)} for key, value in texts.items()]
-
-
-class EarlyStore(Store):
-    """A server from 1.0 to 1.2."""
-
-    dialect = "mlflow-1.0"
-    limits = replace(MLFLOW_LIMITS, one_line=True)
-
-    def log_param(self, run_id: str, param: Param) -> None:
-        """Log one parameter of one line."""
-        self.check_lines([param])
-        super().log_param(run_id, param)
-
-    def log_batch(
-        self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
-    ) -> None:
-        """Likewise."""
-        self.check_lines(params)
-        super().log_batch(run_id, metrics, params, tags)
