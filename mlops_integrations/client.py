@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mlops_integrations.config import settings as settings_module
@@ -30,6 +30,7 @@ from mlops_integrations.entities import (
     SourceType,
 )
 from mlops_integrations.errors import ServerError
+from mlops_integrations.untrusted import stays_within
 
 if TYPE_CHECKING:
     from mlops_integrations.backends.rest.store import About, RestStore
@@ -319,11 +320,9 @@ class TrackingClient:
             ValueError: the path leads out of the directory.
             NotFoundError: there is no such file.
         """
-        inner = PurePosixPath(path)
-        outward = inner.is_absolute() or not inner.parts or ".." in inner.parts or PureWindowsPath(path).anchor
-        if outward or "\\" in path or "\0" in path:
+        if not stays_within(path):
             raise ValueError(f"path={path!r}: use a relative path without '..'")
-        target = Path(to) / inner
+        target = Path(to) / PurePosixPath(path)
         if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(to)):
             raise ValueError(f"path={path!r} leads out of {to}")  # through a link that lies there
         blocks = self._store.open_artifact(run_id, path)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.config import settings
+from mlops_integrations.config import launch, settings
 from mlops_integrations.config.settings import (
     Access,
     Settings,
@@ -300,17 +300,17 @@ def test_linger() -> None:
 def test_who_and_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """User and source are named as MLflow's own client names them; a user unknown to the system is no failure."""
     monkeypatch.setattr(sys, "argv", ["/work space/train.py", "--lr"])
-    assert settings.source() == ("/work space/train.py", "LOCAL")
+    assert launch.source() == ("/work space/train.py", "LOCAL")
     monkeypatch.setattr(sys, "argv", [])
-    assert settings.source() == ("<console>", "LOCAL")
+    assert launch.source() == ("<console>", "LOCAL")
     monkeypatch.setitem(sys.modules, "ipykernel", None)
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/a.ipynb")
-    assert settings.source() == ("/home/me/a.ipynb", "NOTEBOOK")
-    assert getpass.getuser() == settings.user_name()
+    assert launch.source() == ("/home/me/a.ipynb", "NOTEBOOK")
+    assert getpass.getuser() == launch.user_name()
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "pwd", None)
-    assert settings.user_name() is None
+    assert launch.user_name() is None
 
 
 @pytest.mark.parametrize("options", [{"resume": 5}, {"parent": 5}, {"resume": b"mlops-1"}])

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mlops_integrations.config import settings
+from mlops_integrations.config import launch, settings
 from mlops_integrations.framework_support.guard import guarded
 from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.recording.run import Run
@@ -90,7 +90,7 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
     @property
     def run(self) -> Run:
         """The run, opened now if it was not yet; in another process than the main one, something that does nothing."""
-        return self._door.run if settings.rank() == 0 else start_run(mode="disabled")
+        return self._door.run if launch.rank() == 0 else start_run(mode="disabled")
 
     @property
     def tracker(self) -> Run:

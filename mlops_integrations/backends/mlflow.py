@@ -41,10 +41,11 @@ from mlops_integrations.backends.rest.replies import (
     without_texts_of,
 )
 from mlops_integrations.backends.rest.store import RestStore
-from mlops_integrations.backends.transport import Transport, printable
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.entities import Metric as MetricEntity
 from mlops_integrations.entities import Param, RunTag
 from mlops_integrations.journal.records import RunSpec, Value
+from mlops_integrations.untrusted import one_line
 
 _MOST_RUNS: Final = 50_000
 _NAME_LENGTH: Final = 250
@@ -102,7 +103,7 @@ class MlflowBackend:
         made = self._post("experiments/create", {"name": name})
         if made.code == "RESOURCE_ALREADY_EXISTS":
             return self._experiment("get-by-name", by_name, name)
-        return taken(made, f"experiment {printable(name)!r}", lambda body: str(body["experiment_id"]))
+        return taken(made, f"experiment {one_line(name)!r}", lambda body: str(body["experiment_id"]))
 
     def _experiment_listed(self, name: str) -> Outcome[str]:
         listed = self._get("experiments/list", {})
@@ -112,7 +113,7 @@ class MlflowBackend:
         return Outcome(ids.kind, (ids.value or {}).get(name), ids.message, ids.code, ids.retry_after)
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
-        what = f"experiment {printable(shown)!r}"
+        what = f"experiment {one_line(shown)!r}"
         found = taken(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
         if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
             text = f"{what} is deleted on the server: restore it there, or name another"
@@ -141,7 +142,7 @@ class MlflowBackend:
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run."""
         found = self._get("runs/get", {"run_id": run_id})
-        return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
+        return taken(found, f"run {one_line(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
         """One ``log-batch``, which takes tags as well as ``set-tag`` does."""
@@ -157,7 +158,7 @@ class MlflowBackend:
         """SQL stores keep one row of what comes twice, file stores do not; of texts every store keeps one."""
         if everything and (batch.params or batch.tags):
             found = self._get("runs/get", {"run_id": run_id})
-            left = taken(found, f"run {printable(run_id)}", lambda body: without_texts_of(body["run"], batch))
+            left = taken(found, f"run {one_line(run_id)}", lambda body: without_texts_of(body["run"], batch))
             if left.value is None:
                 return left
             batch = left.value
@@ -191,7 +192,7 @@ class MlflowBackend:
         root = self._artifact_roots.get(run_id)
         if root is None:
             found = self._get("runs/get", {"run_id": run_id})
-            asked = taken(found, f"run {printable(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
+            asked = taken(found, f"run {one_line(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
             if not asked.ok or asked.value is None:
                 return asked.bare()
             root = self._artifact_roots[run_id] = asked.value

@@ -5,12 +5,10 @@ Redirects are not followed: they would turn a POST into a GET, and may carry cre
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import email.utils
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -20,7 +18,9 @@ from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 
 from mlops_integrations.backends.connections import ConnectionAdapter
 from mlops_integrations.backends.credentials import Credentials, NotSignedError, PluginCredentials, Signs
+from mlops_integrations.backends.redaction import secrets_of, told, without_secrets
 from mlops_integrations.config.settings import Access
+from mlops_integrations.untrusted import one_line
 from mlops_integrations.version import VERSION
 
 _CONNECT_SECONDS: Final = 10.0
@@ -28,11 +28,6 @@ _SHOWN_CHARACTERS: Final = 300
 _BLOCK_BYTES: Final = 64 * 1024
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of an answer, unpacked: far more than any that makes sense."""
-_OWN_HEADER_LENGTH: Final = 12
-"""What is shorter in a header of the user's is no key."""
-_PART_LENGTH: Final = 20
-"""What is shorter in a signature is no key, but a word of it."""
-_SHORTEST_SECRET: Final = 4
 _TOLD_BYTES: Final = 64 * 1024
 """Of an answer, so much is looked through for what is to be shown of it."""
 _CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
@@ -183,15 +178,17 @@ class Transport:
         body = _json_object(content)
         location = response.headers.get("Location")
         # What went wrong is shown and written down; some servers show there what they were asked.
-        secrets = _secrets(response.request.headers, self._own_headers)
-        content = _without(content[:_TOLD_BYTES], secrets)
+        secrets = secrets_of(response.request.headers, self._own_headers)
+        content = without_secrets(content[:_TOLD_BYTES], secrets)
         if body is None or not response.ok:
-            body = None if body is None else {name: _told(name, value, secrets) for name, value in body.items()}
-            location = None if location is None else _without(location.encode(), secrets).decode(errors="replace")
+            body = None if body is None else {name: told(name, value, secrets) for name, value in body.items()}
+            location = (
+                None if location is None else without_secrets(location.encode(), secrets).decode(errors="replace")
+            )
         return Reply(
             status=response.status_code,
             body=body,
-            text=printable(_text(content[: 4 * _SHOWN_CHARACTERS], response.encoding)),
+            text=one_line(_text(content[: 4 * _SHOWN_CHARACTERS], response.encoding)),
             retry_after=retry_after(response.headers.get("Retry-After"), time.time()),
             location=location,
             headers=response.headers,
@@ -248,12 +245,6 @@ def retry_after(header: str | None, now: float) -> float | None:
         return None
 
 
-def printable(text: str) -> str:
-    """A foreign text, cut, on one line and without control characters: it may end up on a terminal."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: 2 * _SHOWN_CHARACTERS])
-    return " ".join(shown.split())[:_SHOWN_CHARACTERS]
-
-
 def _content(response: requests.Response) -> bytes:
     content = bytearray()
     for block in response.iter_content(_BLOCK_BYTES):
@@ -268,32 +259,6 @@ def _text(content: bytes, encoding: str | None) -> str:
         return content.decode(encoding or "utf-8", errors="replace")
     except LookupError:
         return content.decode(errors="replace")
-
-
-def _secrets(headers: Mapping[str, str | bytes], own: Iterable[tuple[str, str]]) -> set[bytes]:
-    """What proved that a request was ours: the credentials, their parts, and the user's own headers."""
-    proof = headers.get("Authorization", b"")
-    whole = proof if isinstance(proof, bytes) else proof.encode()
-    scheme, _, rest = whole.partition(b" ")
-    found = {whole, rest} | {part for part in re.split(rb'[\s,"]+', rest) if len(part) >= _PART_LENGTH}
-    if scheme == b"Basic":
-        with contextlib.suppress(ValueError):
-            found.add(base64.b64decode(rest).partition(b":")[2])
-    found |= {value.encode() for _, value in own if len(value) >= _OWN_HEADER_LENGTH}
-    return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
-
-
-def _told(name: str, value: object, secrets: Iterable[bytes]) -> object:
-    """A field of an error, without secrets; but its code decides, and is no place for any."""
-    if not isinstance(value, str) or name in {"code", "error_code"}:
-        return value
-    return _without(value.encode(errors="replace"), secrets).decode()
-
-
-def _without(content: bytes, secrets: Iterable[bytes]) -> bytes:
-    for secret in sorted(secrets, key=len, reverse=True):
-        content = content.replace(secret, b"***")
-    return content
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
@@ -314,4 +279,4 @@ def _never_sent(error: Exception) -> bool:
 def _failure(error: Exception) -> str:
     reason = getattr(error.args[0], "reason", error) if error.args else error
     # urllib3 puts the connection before the text: "HTTPConnection(host=...): Failed to establish ...".
-    return printable(_CONNECTION.sub("", str(reason))) or type(error).__name__
+    return one_line(_CONNECTION.sub("", str(reason))) or type(error).__name__

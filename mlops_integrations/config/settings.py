@@ -6,19 +6,17 @@ a training must not fail for a typo in a job file.
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mlops_integrations.config import databricks, oracle_uri
+from mlops_integrations.config import oracle_uri
+from mlops_integrations.config.tracking_uri import split_credentials
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -29,7 +27,6 @@ DEFAULT_ROOT: Final = Path("mlops_runs")
 DEFAULT_EXPERIMENT: Final = "Default"
 REQUEST_SECONDS: Final = 30.0
 
-_JOB_VARIABLES: Final = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "TORCHELASTIC_RUN_ID")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 
@@ -183,84 +180,20 @@ def side_process_environment(settings: Settings, search_path: str) -> dict[str, 
     return env
 
 
-def split_credentials(uri: str) -> tuple[str, str | None, str | None]:
-    """A tracking URI without user, password, query and fragment; the user; the password.
-
-    Of Oracle's URIs the query stays: it holds options, and can hold no secret.
-
-    Raises:
-        ValueError: this is no URI of a server that we can speak to.
-    """
-    try:
-        parts = urlsplit(uri.strip())
-    except ValueError:  # its text may hold the password
-        raise ValueError(f"tracking URI {_shown(uri)!r} can't be read") from None
-    oracle = oracle_uri.canonical(uri)
-    if oracle is not None:
-        return oracle, None, None
-    if databricks.is_meant(uri):
-        address, token = databricks.workspace(uri, os.environ)
-        return address, databricks.USER, token
-    scheme = parts.scheme.lower()
-    if scheme not in {"http", "https"}:
-        raise ValueError(_wrong_scheme(uri, scheme))
-    if not parts.hostname:
-        raise ValueError(f"tracking URI {_shown(uri)!r} names no host: use http(s)://host[:port][/prefix]")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"tracking URI {_shown(uri)!r} has a port that is no number from 0 to 65535") from None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    place = host if port is None else f"{host}:{port}"
-    bare = urlunsplit((scheme, place, parts.path.rstrip("/"), "", ""))
-    return bare, _unquoted(parts.username), _unquoted(parts.password)
-
-
 def is_true(name: str, environ: Mapping[str, str] | None = None) -> bool:
     """Whether a variable is switched on: 1, true, yes or on."""
     env = os.environ if environ is None else environ
     return env.get(name, "").strip().lower() in _TRUE
 
 
-def rank(environ: Mapping[str, str] | None = None) -> int:
-    """This process's number among those that train together, as their launcher tells it; 0 without one."""
-    env = os.environ if environ is None else environ
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        if env.get(name, "").isdecimal():
-            return int(env[name])
-    return 0
-
-
-def job_tags(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The job that this process belongs to: tags of its runs."""
-    env = os.environ if environ is None else environ
-    return {name: env[name] for name in _JOB_VARIABLES if env.get(name)}
-
-
-def user_name() -> str | None:
-    """Who runs this, by the name that MLflow's own client gives."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no such user, as in a container with a foreign user id
-        return None
-
-
-def source() -> tuple[str, str]:
-    """What runs here and its kind (LOCAL or NOTEBOOK), as MLflow's own client names them."""
-    notebook = os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_NOTEBOOK")
-    if "ipykernel" in sys.modules:
-        return notebook or "notebook", "NOTEBOOK"
-    return (sys.argv[0] if sys.argv and sys.argv[0] else "<console>"), "LOCAL"
-
-
 def _tracking_uri(argument: str | None, env: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
     if argument is not None:
-        return split_credentials(argument)
+        return split_credentials(argument, env)
     uri = env.get("MLFLOW_TRACKING_URI")
     if not uri:
         return None, None, None
     try:
-        return split_credentials(uri)
+        return split_credentials(uri, env)
     except ValueError as error:
         logger.warning("mlops: MLFLOW_TRACKING_URI is not used, the run is recorded locally: %s", error)
         return None, None, None
@@ -319,27 +252,3 @@ def _seconds(variable: str, env: Mapping[str, str], default: float) -> float:
         logger.warning("mlops: %s=%r is no number of seconds: %g is taken", variable, text, default)
         return default
     return seconds
-
-
-def _wrong_scheme(uri: str, scheme: str) -> str:
-    shown = _shown(uri)
-    if scheme in {"sqlite", "file", "mysql", "postgresql", "mssql"} or (not scheme and "/" in uri):
-        return (
-            f"tracking URI {shown!r} is a store, not a server: start one on it "
-            f"(mlflow server --backend-store-uri {shown}) and give its http address"
-        )
-    if not uri.strip():
-        return "tracking URI is empty: leave it out to record locally"
-    if "://" in uri:
-        return f"tracking URI {shown!r} has no scheme that we know: http, https, databricks and oracle-aidp are"
-    return f"tracking URI {shown!r} has no scheme that we know: did you mean 'http://{shown}'?"
-
-
-def _shown(uri: str) -> str:
-    """A text that may be any URI, without what may be a secret in it: what stands before the host, and the query."""
-    without_user = re.sub(r"^([a-zA-Z][\w+.\-]*:)?(//)?.*@", r"\1\2", uri.strip(), flags=re.DOTALL)
-    return re.split(r"[?#]", without_user)[0]
-
-
-def _unquoted(text: str | None) -> str | None:
-    return None if text is None else unquote(text)

@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import sys
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Final, TypeAlias
 from zlib import crc32
 
@@ -91,13 +91,6 @@ def close_if_of(fd: int, identity: FileIdentity) -> None:
     """Close a descriptor, unless it was closed under us: another file's is never closed."""
     if is_of(fd, identity):
         os.close(fd)
-
-
-def stays_within(path: str) -> bool:
-    """Whether a relative path leads to something below the directory that it starts from, on every system."""
-    inner = PurePosixPath(path)
-    outward = inner.is_absolute() or not inner.parts or ".." in inner.parts or bool(PureWindowsPath(path).anchor)
-    return not outward and "\\" not in path and "\0" not in path
 
 
 def make_private(path: Path) -> None:

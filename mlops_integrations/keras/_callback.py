@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from mlops_integrations.config import settings
+from mlops_integrations.config import launch
 from mlops_integrations.framework_support.guard import guarded
 from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
 from mlops_integrations.journal import ending
@@ -90,7 +90,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()
-        if run is None and settings.rank() > 0:
+        if run is None and launch.rank() > 0:
             options["mode"] = "disabled"
         self._door = Door(run, options)
         self._given_params = frozenset(params or ())

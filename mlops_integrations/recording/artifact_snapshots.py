@@ -27,6 +27,7 @@ from mlops_integrations.journal.root import GITIGNORE, is_ours_to_ignore, is_run
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import background
 from mlops_integrations.recording.recorder import Recording, now_ms
+from mlops_integrations.untrusted import stays_within
 
 NO_FILE: Final = "artifact that is no file or directory"
 NOT_COPIED: Final = "artifact that could not be copied"
@@ -183,7 +184,7 @@ def _base(artifact_path: object) -> PurePosixPath:
         text = f"log_artifact takes artifact_path= as text, not {_kind(artifact_path)}: the file is not kept"
         raise UnfitError(WRONG, f"artifact_path {_kind(artifact_path)}", text)
     base = PurePosixPath(artifact_path)
-    if base.parts and not files.stays_within(str(base)):
+    if base.parts and not stays_within(str(base)):
         text = f"artifact_path={str(artifact_path)!r}: use a relative path without '..'"
         raise UnfitError(NOT_COPIED, str(artifact_path), text)
     return base

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from mlops_integrations.config import launch
 from mlops_integrations.config import settings as settings_module
 from mlops_integrations.config.settings import Settings
 from mlops_integrations.errors import RunDirectoryError
@@ -76,13 +77,13 @@ def announce(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> 
     """Make a run the active one, say where it is recorded, and record the parameters and tags that its maker gave."""
     active_runs.started(run, by_user=by_user)
     run.recording.say_where()
-    run.set_tags(settings_module.job_tags() | dict(options.get("tags") or {}))
+    run.set_tags(launch.job_tags() | dict(options.get("tags") or {}))
     run.log_params(options.get("params") or {})
 
 
 def make_spec(chosen: Settings, uid: str, name: str | None, parent: Run | str | None) -> RunSpec:
     """What run this is, for the first lines of its journal."""
-    source_name, source_type = settings_module.source()
+    source_name, source_type = launch.source()
     spec = RunSpec(
         uid=uid,
         name=str(name) if name else _script_name(),
@@ -92,7 +93,7 @@ def make_spec(chosen: Settings, uid: str, name: str | None, parent: Run | str | 
         experiment_id=chosen.experiment_id,
         parent=parent.uid if isinstance(parent, Run) else parent,
         parent_directory=str(parent.directory) if isinstance(parent, Run) else None,
-        user=settings_module.user_name(),
+        user=launch.user_name(),
         source_name=source_name,
         source_type=source_type,
     )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from mlops_integrations.backends.protocol import Backend, Kind
-from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import Artifact
+from mlops_integrations.untrusted import stays_within
 from mlops_integrations.upload.pacing import backoff
 from mlops_integrations.upload.server_calls import Asking
 
@@ -71,7 +71,7 @@ class Artifacts:
         if not self.are_left or self._asking.now() < self._try_at:
             return False
         waiting = self._state.artifacts_waiting
-        astray = next((path for path in waiting if not files.stays_within(path)), None)
+        astray = next((path for path in waiting if not stays_within(path)), None)
         if astray is not None:
             return self._done(astray, LEADS_OUT)
         # A file that is still being copied, or never will be, holds up none that is there.
@@ -97,7 +97,7 @@ class Artifacts:
     def _is_there(self, name: str, *, settled: bool) -> bool:
         """Whether there is such a file; if it is to be settled, no mere link to the user's, who may overwrite it."""
         file = self._directory / name
-        if not files.stays_within(name) or not file.is_file():
+        if not stays_within(name) or not file.is_file():
             return False
         if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(self._directory)):
             return False

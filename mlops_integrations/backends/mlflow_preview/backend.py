@@ -39,9 +39,10 @@ from mlops_integrations.backends.rest.replies import (
     without_texts_of,
 )
 from mlops_integrations.backends.rest.store import Fields
-from mlops_integrations.backends.transport import Reply, Transport, printable
+from mlops_integrations.backends.transport import Reply, Transport
 from mlops_integrations.entities import Metric as MetricEntity
 from mlops_integrations.journal.records import RunSpec
+from mlops_integrations.untrusted import one_line
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class PreviewBackend:
         """Get, or create."""
         if experiment_id is not None:
             found = self._get("experiments/get", {"experiment_id": experiment_id})
-            return taken(found, f"experiment {printable(experiment_id)!r}", lambda body: _id(body["experiment"]))
+            return taken(found, f"experiment {one_line(experiment_id)!r}", lambda body: _id(body["experiment"]))
         wanted = name or ""
         listed = taken(self._get("experiments/list", {}), "the list of experiments", lambda body: _ids_by_name(body))
         if not listed.ok or listed.value is None:
@@ -83,7 +84,7 @@ class PreviewBackend:
             again = taken(self._get("experiments/list", {}), "", lambda body: _ids_by_name(body).get(wanted))
             if again.value is not None:
                 return Outcome(Kind.OK, again.value)
-        return taken(made, f"experiment {printable(wanted)!r}", _id)
+        return taken(made, f"experiment {one_line(wanted)!r}", _id)
 
     def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
         """Create, without tags; the uid is the entry point's name."""
@@ -118,7 +119,7 @@ class PreviewBackend:
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run."""
         found = self._get("runs/get", {"run_uuid": run_id})
-        return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
+        return taken(found, f"run {one_line(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
         """The one item that a batch may hold here."""
@@ -138,7 +139,7 @@ class PreviewBackend:
         """These stores keep a value twice that is sent twice; of texts they keep one."""
         if everything and (batch.params or batch.tags):
             found = self._get("runs/get", {"run_uuid": run_id})
-            return taken(found, f"run {printable(run_id)}", lambda body: without_texts_of(body["run"], batch))
+            return taken(found, f"run {one_line(run_id)}", lambda body: without_texts_of(body["run"], batch))
         metrics: list[Metric] = []
         for metric in batch.metrics:
             key, value, time, _ = metric
@@ -161,7 +162,7 @@ class PreviewBackend:
         root = self._artifact_roots.get(run_id)
         if root is None:
             found = self._get("runs/get", {"run_uuid": run_id})
-            asked = taken(found, f"run {printable(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
+            asked = taken(found, f"run {one_line(run_id)}", lambda body: str(body["run"]["info"]["artifact_uri"]))
             if not asked.ok or asked.value is None:
                 return asked.bare()
             root = self._artifact_roots[run_id] = asked.value

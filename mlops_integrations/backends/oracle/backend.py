@@ -36,10 +36,11 @@ from mlops_integrations.backends.rest.replies import (
     updated,
     without_texts_of,
 )
-from mlops_integrations.backends.transport import Transport, printable
+from mlops_integrations.backends.transport import Transport
 from mlops_integrations.config.oracle_uri import OracleAddress
 from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import RunSpec
+from mlops_integrations.untrusted import one_line
 
 DIALECT: Final = "oracle-aidp"
 API: Final = "/api/2.0/mlflow"
@@ -110,10 +111,10 @@ class OracleBackend:
             again = self._experiment("get-by-name", by_name, name)
             if again.ok:
                 return again
-        return taken(made, f"experiment {printable(name)!r}", lambda body: str(body["experiment_id"]))
+        return taken(made, f"experiment {one_line(name)!r}", lambda body: str(body["experiment_id"]))
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
-        what = f"experiment {printable(shown)!r}"
+        what = f"experiment {one_line(shown)!r}"
         found = taken(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
         if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
             text = f"{what} is deleted on the server: restore it there, or name another"
@@ -146,7 +147,7 @@ class OracleBackend:
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run."""
         found = self._get("runs/get", {"run_id": run_id})
-        return taken(found, f"run {printable(run_id)}", lambda body: server_run(body["run"]))
+        return taken(found, f"run {one_line(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
         """One ``log-batch``."""
@@ -163,7 +164,7 @@ class OracleBackend:
         """What of the metrics their histories do not hold; parameters and tags may be sent twice."""
         if everything and (batch.params or batch.tags):
             told = self._get("runs/get", {"run_id": run_id})
-            unsent = taken(told, f"run {printable(run_id)}", lambda body: without_texts_of(body["run"], batch))
+            unsent = taken(told, f"run {one_line(run_id)}", lambda body: without_texts_of(body["run"], batch))
             if unsent.value is None:
                 return unsent
             batch = unsent.value

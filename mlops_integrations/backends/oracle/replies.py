@@ -12,7 +12,8 @@ import requests
 
 from mlops_integrations.backends.protocol import Kind, Outcome
 from mlops_integrations.backends.rest.replies import is_reply_of, unacknowledged
-from mlops_integrations.backends.transport import Reply, printable
+from mlops_integrations.backends.transport import Reply
+from mlops_integrations.untrusted import one_line
 
 FORGOTTEN: Final = "InvalidatedRetryToken"
 """Something else has happened to the thing since: the service can't tell any more whether this write was done."""
@@ -40,7 +41,7 @@ def oracle_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
     kind = _kind(status, code)
     text = _text(reply, status, code)
     if kind is Kind.REFUSED and name is not None:  # what is tried again would be said anew with each attempt's name
-        text = f"{text} (request {printable(name)})"
+        text = f"{text} (request {one_line(name)})"
     forgotten = code == FORGOTTEN
     done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout or forgotten
     suspect = status == requests.codes.internal_server_error
@@ -82,12 +83,12 @@ def _kind(status: int, code: str | None) -> Kind:
 
 def _text(reply: Reply, status: int, code: str | None) -> str:
     if status < requests.codes.bad_request:
-        return f"HTTP {status}: redirected to {printable(reply.location or '?')}; give that address as tracking URI"
+        return f"HTTP {status}: redirected to {one_line(reply.location or '?')}; give that address as tracking URI"
     if code is None:
         if status == requests.codes.not_found:
             return f"HTTP 404: {_NO_API}"
         return f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
-    text = f"{printable(code)}: {printable(str((reply.body or {}).get('message', '')))}"
+    text = f"{one_line(code)}: {one_line(str((reply.body or {}).get('message', '')))}"
     if status == requests.codes.not_found:
         return f"{text} ({_NOT_THERE})"
     return f"{text}. {_DENIED}" if status == requests.codes.unauthorized else text

@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias
 from requests import PreparedRequest
 
 from mlops_integrations.backends.credentials import NotSignedError, fetch_plugin
-from mlops_integrations.backends.transport import printable
 from mlops_integrations.config.oracle_uri import DOMAIN, OracleAddress
 from mlops_integrations.config.settings import Access
+from mlops_integrations.untrusted import one_line
 
 logger: Final = logging.getLogger(__name__)
 
@@ -139,4 +139,4 @@ def _wanted(config: Mapping[str, Any], name: str) -> str:
 
 
 def _text(what: str, error: Exception) -> str:
-    return f"{what}: {printable(str(error)) or type(error).__name__}"
+    return f"{what}: {one_line(str(error)) or type(error).__name__}"

@@ -23,11 +23,12 @@ from mlops_integrations.backends.oracle.signing import MissingPackageError, Orac
 from mlops_integrations.backends.protocol import Outcome
 from mlops_integrations.backends.rest import entities_json
 from mlops_integrations.backends.rest.store import About, Fields, RestStore, clock_of
-from mlops_integrations.backends.transport import Reply, Transport, printable
+from mlops_integrations.backends.transport import Reply, Transport
 from mlops_integrations.config.oracle_uri import OracleAddress
 from mlops_integrations.config.settings import Access
 from mlops_integrations.entities import Experiment, Metric, Param, Run, RunInfo, RunTag
 from mlops_integrations.errors import AccessDeniedError, NotSupportedByServer
+from mlops_integrations.untrusted import one_line
 
 
 class OracleStore(RestStore):
@@ -90,7 +91,7 @@ class OracleStore(RestStore):
     def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
         """There is no way."""
         raise NotSupportedByServer(
-            f"artifact {printable(path)!r}: Oracle AI Data Platform has no call that gives files of a run; "
+            f"artifact {one_line(path)!r}: Oracle AI Data Platform has no call that gives files of a run; "
             "where they lie is in the run's artifact_uri"
         )
 
@@ -108,4 +109,4 @@ class OracleStore(RestStore):
 def _check_finite(metrics: Sequence[Metric]) -> None:
     for metric in metrics:
         if not math.isfinite(metric.value):
-            raise NotSupportedByServer(f"metric {printable(metric.key)!r} is {metric.value}: Oracle takes numbers only")
+            raise NotSupportedByServer(f"metric {one_line(metric.key)!r} is {metric.value}: Oracle takes numbers only")

@@ -15,7 +15,8 @@ from typing import IO, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from mlops_integrations.backends.protocol import Kind, Outcome
-from mlops_integrations.backends.transport import Reply, Transport, printable
+from mlops_integrations.backends.transport import Reply, Transport
+from mlops_integrations.untrusted import one_line
 
 NO_WAY: Final = "no way to the artifact store"
 
@@ -48,7 +49,7 @@ def deliver(
     if root.scheme == "mlflow-artifacts":
         if root.netloc and root.netloc != urlsplit(tracking_uri).netloc:
             # Our credentials are for the tracking server.
-            return _no_way(f"artifacts belong to another host, {printable(root.netloc)}")
+            return _no_way(f"artifacts belong to another host, {one_line(root.netloc)}")
         base = f"{tracking_uri}/api/2.0/mlflow-artifacts/artifacts"
         place = PurePosixPath(root.path.lstrip("/")) / path
         sent = transport.put(f"{base}/{quote(str(place))}", lambda: _watched(file, glance))
@@ -58,7 +59,7 @@ def deliver(
         return outcome_of(sent, "artifacts/list").bare()
     if root.scheme in {"", "file"} and not root.netloc:
         return _copy(Path(unquote(root.path)), path, file, glance)
-    return _no_way(f"artifacts belong to {printable(root.scheme)}: this version can't write there")
+    return _no_way(f"artifacts belong to {one_line(root.scheme)}: this version can't write there")
 
 
 def _no_way(message: str) -> Outcome[None]:
@@ -87,7 +88,7 @@ def _copy(root: Path, path: str, file: Path, glance: Callable[[], None]) -> Outc
             break
         above = above.parent
     else:
-        text = f"the server's artifact directory {printable(str(root))} is not on this machine, or not made yet"
+        text = f"the server's artifact directory {one_line(str(root))} is not on this machine, or not made yet"
         return _no_way(f"{text}: make it, or start the server with --serve-artifacts")
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:

@@ -20,7 +20,8 @@ from mlops_integrations.backends.protocol import (
     ServerRun,
 )
 from mlops_integrations.backends.rest import entities_json
-from mlops_integrations.backends.transport import Reply, printable
+from mlops_integrations.backends.transport import Reply
+from mlops_integrations.untrusted import one_line
 
 T = TypeVar("T")
 
@@ -107,14 +108,14 @@ def outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
     if isinstance(code, str) and code not in _TRANSIENT_CODES and status not in _TRANSIENT_STATUSES:
         denied = code in _DENIED_CODES or status in {requests.codes.unauthorized, requests.codes.forbidden}
         kind = Kind.DENIED if denied else Kind.REFUSED
-        return Outcome(kind, None, f"{printable(code)}: {printable(str((body or {}).get('message', '')))}", code)
+        return Outcome(kind, None, f"{one_line(code)}: {one_line(str((body or {}).get('message', '')))}", code)
     text = f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
     if status in {requests.codes.unauthorized, requests.codes.forbidden}:
         return Outcome(Kind.DENIED, None, text)
     if status == requests.codes.request_entity_too_large:
         return Outcome(Kind.REFUSED, None, text, "HTTP_413")
     if status < requests.codes.bad_request:
-        text = f"HTTP {status}: redirected to {printable(reply.location or '?')}; give that address as tracking URI"
+        text = f"HTTP {status}: redirected to {one_line(reply.location or '?')}; give that address as tracking URI"
     elif status in {requests.codes.not_found, requests.codes.method_not_allowed}:
         text = f"HTTP {status}: no MLflow API at this address (is a path prefix missing?)"
         code = NO_SUCH_CALL

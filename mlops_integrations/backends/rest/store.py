@@ -20,7 +20,7 @@ import requests
 from mlops_integrations.backends.protocol import MLFLOW_LIMITS, Kind, Limits, Outcome
 from mlops_integrations.backends.rest import entities_json, filters
 from mlops_integrations.backends.rest.replies import outcome_of
-from mlops_integrations.backends.transport import Reply, Transport, printable
+from mlops_integrations.backends.transport import Reply, Transport
 from mlops_integrations.entities import (
     Answer,
     Clause,
@@ -41,6 +41,7 @@ from mlops_integrations.errors import (
     ServerError,
     UnreachableError,
 )
+from mlops_integrations.untrusted import one_line
 
 Fields = Mapping[str, object]
 
@@ -122,7 +123,7 @@ class RestStore:
             for experiment in self.list_experiments():
                 if experiment.name == name:
                     return experiment
-            raise NotFoundError(f"there is no experiment {printable(name)!r}", status=404) from None
+            raise NotFoundError(f"there is no experiment {one_line(name)!r}", status=404) from None
         return entities_json.experiment(body["experiment"])
 
     def list_experiments(self) -> Iterator[Experiment]:
@@ -213,14 +214,14 @@ class RestStore:
         for param in self.get_run(run_id).data.params:
             if param.key == key:
                 return param
-        raise NotFoundError(f"run {printable(run_id)} has no parameter {printable(key)!r}", status=404)
+        raise NotFoundError(f"run {one_line(run_id)} has no parameter {one_line(key)!r}", status=404)
 
     def get_metric(self, run_id: str, key: str) -> Metric:
         """The last value of a metric, likewise."""
         for metric in self.get_run(run_id).data.metrics:
             if metric.key == key:
                 return metric
-        raise NotFoundError(f"run {printable(run_id)} has no metric {printable(key)!r}", status=404)
+        raise NotFoundError(f"run {one_line(run_id)} has no metric {one_line(key)!r}", status=404)
 
     def get_metric_history(self, run_id: str, key: str) -> Iterator[Metric]:
         """Every value, page by page (servers before 2.1 answer with all of them at once)."""
@@ -299,7 +300,7 @@ class RestStore:
     def _stream(self, url: str, query: Mapping[str, str], what: str) -> Iterator[bytes]:
         opened = self._transport.stream(url, query)
         if isinstance(opened, Reply):
-            raise self._error("get-artifact", opened, f"artifact {printable(what)}")
+            raise self._error("get-artifact", opened, f"artifact {one_line(what)}")
         return opened
 
     def _ask(
@@ -326,7 +327,7 @@ class RestStore:
         outcome = self._outcome_of(reply, call)
         text = f"{shown or call}: {outcome.message or reply.text}"
         if outcome.request_id is not None and outcome.request_id not in text:
-            text = f"{text} (request {printable(outcome.request_id)})"
+            text = f"{text} (request {one_line(outcome.request_id)})"
         about: dict[str, Any] = {
             "code": outcome.code,
             "status": reply.status,
