@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import resource
+import socket
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import requests
+from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
 
 from benchmarks import stub_server
-from benchmarks.measure import alone, save
+from benchmarks.measure import alone, in_turns, save
 from benchmarks.trackers import some_metrics
 
 POINTS: Final = 100_000
@@ -25,6 +29,8 @@ KEYS: Final = 20
 BATCH: Final = 1_000
 REPEATS: Final = 3
 CEILING_POINTS: Final = 2_000_000
+SMALL_TURNS: Final = 21
+SMALL_REQUESTS: Final = 20
 
 
 def ours(uri: str, uploader: str, points: int) -> dict[str, float]:
@@ -111,6 +117,62 @@ def visible(uri: str) -> dict[str, float]:
     return {"first": first, "later, median": statistics.median(later), "later, worst": max(later), "finish": finished}
 
 
+class QuickAckConnection(HTTPConnection):
+    """What anybody could do who knows of the option."""
+
+    def getresponse(self) -> Any:
+        """The answer, whose parts are acknowledged as they come."""
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return super().getresponse()
+
+
+class QuickAckPool(HTTPConnectionPool):
+    """Connections of that kind."""
+
+    ConnectionCls = QuickAckConnection
+
+
+def small(uri: str) -> dict[str, float]:
+    """Seconds of one small request on a kept connection: ours, and by ``requests`` with and without the option."""
+    from mlops_integrations.backends.http import Transport
+    from mlops_integrations.settings import Access
+
+    query = {"experiment_name": "Default"}
+    url = f"{uri}/api/2.0/mlflow/experiments/get-by-name"
+
+    def plain(session: requests.Session) -> Callable[[], object]:
+        return lambda: session.get(url, params=query, timeout=60).json()["experiment"]
+
+    def quick() -> requests.Session:
+        session = requests.Session()
+        session.get_adapter(url).poolmanager.pool_classes_by_scheme = {"http": QuickAckPool}
+        return session
+
+    def ours() -> Callable[[], object]:
+        transport = Transport(Access())
+        return lambda: transport.get(url, query).body["experiment"]
+
+    return in_turns(
+        {
+            "here": lambda: kept(ours()),
+            "requests with TCP_QUICKACK": lambda: kept(plain(quick())),
+            "requests": lambda: kept(plain(requests.Session())),
+        },
+        SMALL_TURNS,
+    )
+
+
+def kept(ask: Callable[[], object]) -> float:
+    """The median of a connection's requests after its first, which opens it; each comes to a worker of its own."""
+    ask()
+    times = []
+    for _ in range(SMALL_REQUESTS):
+        began = time.perf_counter()
+        ask()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
 def until_visible(uri: str, run_id: str | None, count: int) -> float:
     """When the server shows this many points."""
     query = {"run_id": run_id, "metric_key": "loss"}
@@ -164,6 +226,7 @@ def main() -> None:
                 for name, (kind, points) in contenders.items():
                     rates[name].append(alone("benchmarks.delivery", kind, server.uri, str(points))["points/s"])
             found["real"] = {name: statistics.median(values) for name, values in rates.items()}
+            found["small"] = alone("benchmarks.delivery", "small", server.uri, "0")
             found["visible"] = alone("benchmarks.delivery", "visible", server.uri, "0")
         finally:
             server.stop()
@@ -177,8 +240,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         kind, uri, points = sys.argv[1], sys.argv[2], int(sys.argv[3])
         parts = {"raw": raw, "mlflow": mlflow_asynchronous, "ceiling": ceiling}
-        if kind == "visible":
-            print(json.dumps(visible(uri)))
+        if kind in {"visible", "small"}:
+            print(json.dumps(visible(uri) if kind == "visible" else small(uri)))
         else:
             print(json.dumps(parts[kind](uri, points) if kind in parts else ours(uri, kind, points)))
     else:

@@ -89,7 +89,14 @@ def delivery(found: Mapping[str, Any]) -> str:
         f"`finish`: {duration(visible['finish'])}."
     )
     rates = table(("100,000 points to a real MLflow (SQLite)", "points/s", "of raw posts"), rows)
-    return "\n\n".join([rates, at_once, seen])
+    quick = found["small"]["requests with TCP_QUICKACK"]
+    rows = [[name, duration(seconds), ratio(seconds / quick)] for name, seconds in found["small"].items()]
+    header = (
+        "one small request, kept alive, to MLflow with its 4 workers",
+        "median",
+        "to `requests` with `TCP_QUICKACK`",
+    )
+    return "\n\n".join([rates, at_once, seen, table(header, rows)])
 
 
 def loops(found: Mapping[str, Any]) -> str:
@@ -144,6 +151,7 @@ def summary(found: Mapping[str, Any]) -> str:
     alone = {keys: one["alone"] for keys, one in here.items()}
     busy = here["1"]["beside a busy thread"]["single calls"]
     rate = real["here, side process"]
+    small = found["delivery"]["small"]
     share = f"{100 * rate / real['raw log-batch posts']:.0f} % ({rate:,.0f} points/s)"
     rows = [
         ["one log call, 1 key", "2.5 x a bare `os.write`", _call(alone["1"])],
@@ -155,6 +163,7 @@ def summary(found: Mapping[str, Any]) -> str:
             "500,000 points/s a core",
             f"{found['delivery']['ceiling']['points per CPU second']:,.0f}",
         ],
+        ["one small request to MLflow with its 4 workers", "1.5 x `requests` with `TCP_QUICKACK`", _small(small)],
         ["log call to visible", "0.5 s", duration(found["delivery"]["visible"]["later, worst"])],
         ["`import mlops_integrations`", "15 ms", duration(found["start_stop"]["imports"]["mlops_integrations"])],
     ]
@@ -179,6 +188,12 @@ def summary(found: Mapping[str, Any]) -> str:
 
 def _call(one: Mapping[str, Any]) -> str:
     return f"{ratio(one['tracker'] / one['os.write'])} (median {duration(one['single calls']['p50'])})"
+
+
+def _small(one: Mapping[str, float]) -> str:
+    here = one["here"]
+    alone = f"`requests` alone {duration(one['requests'])}"
+    return f"{ratio(here / one['requests with TCP_QUICKACK'])} ({duration(here)}; {alone})"
 
 
 def where() -> str:

@@ -23,7 +23,7 @@ POINTS = max(200, int(os.environ.get("FAULT_SEEDS", "0")))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """One with enough connections to its database: with the 15 of the default, 16 requests at once lock it up."""
+    """One with enough connections to its database: with the default, 16 requests at once lock a worker up."""
     own = MlflowServer(tmp_path_factory.mktemp("mlflow"), MLFLOW_SQLALCHEMYSTORE_POOL_SIZE="64")
     own.start()
     yield own

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from peer_releases import Peer
-from real_mlflow import eventually, free_port
+from real_mlflow import SPARING, eventually, free_port
 
 
 class PeerServer:
@@ -34,12 +34,15 @@ class PeerServer:
         command = [str(self.peer.home / "bin" / "python"), "-c", "from mlflow.cli import cli; cli()", "server"]
         command += ["-h", "127.0.0.1", "-p", str(port), *options]
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_", "PYTHON"))}
-        clean |= {"LC_ALL": "C.UTF-8", "PATH": f"{self.peer.home / 'bin'}{os.pathsep}{clean.get('PATH', '')}"}
+        clean |= SPARING | {
+            "LC_ALL": "C.UTF-8",
+            "PATH": f"{self.peer.home / 'bin'}{os.pathsep}{clean.get('PATH', '')}",
+        }
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.directory, env=clean, stdout=log, stderr=log, start_new_session=True
             )
-        eventually(self._answers, 120.0)
+        eventually(self._answers, 240.0)
 
     def _answers(self) -> bool:
         try:
