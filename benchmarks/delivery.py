@@ -134,8 +134,8 @@ class QuickAckPool(HTTPConnectionPool):
 
 def small(uri: str) -> dict[str, float]:
     """Seconds of one small request on a kept connection: ours, and by ``requests`` with and without the option."""
-    from mlops_integrations.backends.http import Transport
-    from mlops_integrations.settings import Access
+    from mlops_integrations.backends.transport import Transport
+    from mlops_integrations.config.settings import Access
 
     query = {"experiment_name": "Default"}
     url = f"{uri}/api/2.0/mlflow/experiments/get-by-name"
