@@ -22,8 +22,8 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Any]:
     """A run that is only recorded."""
-    with mlops.start_run(directory=tmp_path / "runs", uploader="thread") as recording:
-        yield recording
+    with mlops.start_run(directory=tmp_path / "runs", uploader="thread") as recorder:
+        yield recorder
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_logged_again_before_it_is_copied(run: Any, tmp_path: Path, held_up: thr
     assert background.wait(10)
     assert (run.directory / "artifacts" / "last.pt").read_bytes() == b"second"
     assert ["last.pt"] == [path.name for path in (run.directory / "artifacts").iterdir()]
-    assert run.recording._losses == {}
+    assert run._recorder._losses == {}
 
 
 def test_overwritten_in_place_before_it_is_copied(
@@ -100,7 +100,7 @@ def test_overwritten_in_place_before_it_is_copied(
     held_up.set()
     assert background.wait(10)
     assert list((run.directory / "artifacts").iterdir()) == []
-    assert {"artifact that could not be copied": 1} == run.recording._losses
+    assert {"artifact that could not be copied": 1} == run._recorder._losses
     assert "model.pt was overwritten before it was copied" in caplog.text
 
 

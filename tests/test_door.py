@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mlops_integrations as mlops
-from mlops_integrations.framework_support.run_handle import Door
+from mlops_integrations.framework_support.run_handle import RunHandle
 from mlops_integrations.journal.records import End, Metrics, Params, Record, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 
@@ -50,24 +50,24 @@ def in_child(work: Callable[[], None]) -> int:
 def test_something_else_in_place_of_a_run() -> None:
     """A name as first argument is said to be none, with what was probably meant."""
     with pytest.raises(TypeError, match="did you mean experiment_name='digits'"):
-        Door("digits", {})  # type: ignore[arg-type]
+        RunHandle("digits", {})  # type: ignore[arg-type]
 
 
 def test_a_run_and_keywords() -> None:
     """Either or."""
     with mlops.start_run(uploader="thread") as run, pytest.raises(ValueError, match="not both: run_name"):
-        Door(run, {"run_name": "a", "tags": None})
+        RunHandle(run, {"run_name": "a", "tags": None})
 
 
 def test_a_keyword_that_there_is_not() -> None:
     """Said when the door is made, with those that there are."""
     with pytest.raises(ValueError, match=r"unknown keyword 'experiment'.*experiment_name"):
-        Door(None, {"experiment": "a"})
+        RunHandle(None, {"experiment": "a"})
 
 
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
     """Making a door makes no file."""
-    door = Door(None, {"uploader": "thread", "directory": tmp_path / "runs"})
+    door = RunHandle(None, {"uploader": "thread", "directory": tmp_path / "runs"})
     assert list(tmp_path.iterdir()) == []
     assert door.run.directory.is_dir()
     door.ended()
@@ -76,7 +76,7 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
 def test_nothing_can_be_recorded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Where not even a directory for temporary files can be written, the training goes on and it is said."""
     monkeypatch.setattr("tempfile.tempdir", "/proc/nothing")
-    door = Door(None, {"uploader": "thread", "directory": "/proc/nothing"})
+    door = RunHandle(None, {"uploader": "thread", "directory": "/proc/nothing"})
     door.began()
     door.run.log_metric("a", 1)
     door.ended()
@@ -86,7 +86,7 @@ def test_nothing_can_be_recorded(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
 def test_a_prepared_run_records_nothing(options: dict[str, Any], read: Read) -> None:
     """Name, uid and directory are known; there is no journal before the run is asked for, then it is the same run."""
-    door = Door(None, options | {"run_name": "baseline", "params": {"lr": 1}, "tags": {"team": "a"}})
+    door = RunHandle(None, options | {"run_name": "baseline", "params": {"lr": 1}, "tags": {"team": "a"}})
     prepared = door.prepared
     assert ("baseline", True) == (prepared.name, prepared.directory.is_dir())
     assert list(prepared.directory.iterdir()) == []
@@ -101,7 +101,7 @@ def test_a_prepared_run_records_nothing(options: dict[str, Any], read: Read) -> 
 
 def test_a_prepared_run_that_is_written_to(options: dict[str, Any], read: Read) -> None:
     """Who has it, may log: nothing is lost, and the beginning is made up for when the door's hook comes."""
-    door = Door(None, options | {"params": {"lr": 1}})
+    door = RunHandle(None, options | {"params": {"lr": 1}})
     door.prepared.log_metric("a", 1)
     door.began()
     door.ended()
@@ -110,18 +110,18 @@ def test_a_prepared_run_that_is_written_to(options: dict[str, Any], read: Read) 
 
 def test_finishing_a_run_that_never_began(options: dict[str, Any]) -> None:
     """There is nothing to wait for and nothing to say."""
-    door = Door(None, options | {"tracking_uri": "http://127.0.0.1:9"})
+    door = RunHandle(None, options | {"tracking_uri": "http://127.0.0.1:9"})
     assert door.prepared.finish(timeout=5)
 
 
 def test_resuming_before_the_begin(options: dict[str, Any], read: Read) -> None:
     """A checkpoint names the run to go on with: what was prepared in its place is gone."""
-    first = Door(None, options)
+    first = RunHandle(None, options)
     first.began()
     first.run.log_metric("a", 1)
     first.ended()
 
-    second = Door(None, options)
+    second = RunHandle(None, options)
     prepared = second.prepared.directory
     second.resume(first.run.uid, "server-id")
     second.began()
@@ -138,7 +138,7 @@ def test_resuming_before_the_begin(options: dict[str, Any], read: Read) -> None:
 def test_the_latest_run_is_one_that_was_begun(options: dict[str, Any]) -> None:
     """A door that is prepared leaves a checkpoint below ``latest`` to be found; a run that goes on is the latest."""
     latest = Path(options["directory"]) / "latest"
-    first, other, second = Door(None, options), Door(None, options), Door(None, options)
+    first, other, second = RunHandle(None, options), RunHandle(None, options), RunHandle(None, options)
     first.run.log_metric("a", 1)
     other.run.log_metric("a", 1)
     assert latest.resolve() == other.run.directory
@@ -155,7 +155,7 @@ def test_what_is_written_to_a_prepared_run_begins_it(options: dict[str, Any], re
     """Parameters and tags come first, once; a checkpoint that is read later does not take the run away."""
     with mlops.start_run(**options) as other:
         pass
-    door = Door(None, options | {"params": {"lr": 1}, "tags": {"team": "a"}})
+    door = RunHandle(None, options | {"params": {"lr": 1}, "tags": {"team": "a"}})
     door.prepared.log_metric("a", 1)
     door.resume(other.uid)
     door.began()
@@ -167,7 +167,7 @@ def test_what_is_written_to_a_prepared_run_begins_it(options: dict[str, Any], re
 
 def test_resuming_on_another_machine(options: dict[str, Any]) -> None:
     """Where the run's directory is not at hand, the server's run is gone on with."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
     door.resume("mlops-" + 32 * "0", "0123456789abcdef")
     door.began()
     door.ended()
@@ -181,7 +181,7 @@ def test_what_is_not_resumed(options: dict[str, Any], why: str, tmp_path: Path) 
         pass
     with mlops.start_run(**options) as other:
         given = {"told otherwise": {"resume": other.uid}, "another experiment": {"experiment_name": "second"}}
-        door = Door(other, {}) if why == "given" else Door(None, options | given.get(why, {}))
+        door = RunHandle(other, {}) if why == "given" else RunHandle(None, options | given.get(why, {}))
         if why == "begun":
             door.began()
         door.resume(first.uid, None)
@@ -191,7 +191,7 @@ def test_what_is_not_resumed(options: dict[str, Any], why: str, tmp_path: Path) 
 
 def test_options_that_come_later(options: dict[str, Any]) -> None:
     """A framework's own name for the run is taken where the user gave none."""
-    door, named = Door(None, options), Door(None, options | {"run_name": "mine"})
+    door, named = RunHandle(None, options), RunHandle(None, options | {"run_name": "mine"})
     for each in (door, named):
         each.keep(run_name="theirs", experiment_name=None)
     assert ("theirs", "mine") == (door.prepared.name, named.prepared.name)
@@ -205,7 +205,7 @@ def test_what_leaves_a_training_untold(
     options: dict[str, Any], error: BaseException, status: str | None, reason: str | None
 ) -> None:
     """An error ends the run; an interrupt or exit leaves it open, for the process's end to tell."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
     door.began()
     door.left(error)
     ended = RunDirectory(door.run.directory).ending()
@@ -220,8 +220,8 @@ def test_an_exit_that_leaves_a_training(
     """Where no side process asks the kernel, the training's own word tells with which code the process ended."""
     script = f"""
 import sys
-from mlops_integrations.framework_support.run_handle import Door
-door = Door(None, {{"uploader": "thread", "mode": "offline"}})
+from mlops_integrations.framework_support.run_handle import RunHandle
+door = RunHandle(None, {{"uploader": "thread", "mode": "offline"}})
 door.began()
 try:
     sys.exit({code})
@@ -237,7 +237,7 @@ except SystemExit as error:
 
 def test_training_again_after_a_failure(options: dict[str, Any]) -> None:
     """With a smaller batch, say: the run is re-opened, and its end is the last one's."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
     for error in (MemoryError("too large"), None):
         door.began()
         door.ended() if error is None else door.left(error)
@@ -249,13 +249,13 @@ def test_training_again_after_a_failure(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("after", ["nothing", "logs", "ends killed", "ends failed"])
 def test_requeued(options: dict[str, Any], after: str) -> None:
     """The run stays RUNNING, also if the same process logs on and is then terminated; an error of its own is told."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
     door.began()
     door.requeued()
     if after != "nothing":
         door.run.log_metric("a", 1)
     if after == "logs":
-        door.run.recording.end("FINISHED", None, provisional=True)
+        door.run._recorder.end("FINISHED", None, provisional=True)
     elif after == "ends killed":
         door.ended("KILLED", "SIGTERM")
     elif after == "ends failed":
@@ -270,7 +270,7 @@ def test_requeued(options: dict[str, Any], after: str) -> None:
 def test_a_fork_that_trains(options: dict[str, Any], read: Read, opened: str) -> None:
     """Records into the same run through a journal file of its own, and the parent knows the run."""
     given = mlops.start_run(**options) if opened == "given" else None
-    door = Door(given, {} if given else options)
+    door = RunHandle(given, {} if given else options)
     if opened == "prepared":
         assert door.prepared.directory.is_dir()
     elif opened == "begun":
@@ -293,7 +293,7 @@ def test_a_fork_that_trains(options: dict[str, Any], read: Read, opened: str) ->
 @forks
 def test_a_fork_that_loads_data(options: dict[str, Any], read: Read) -> None:
     """Such a worker is a daemon: nothing is recorded, nothing hangs, no file is made."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
 
     def load() -> None:
         door.run.log_metric("a", 1)
@@ -314,7 +314,7 @@ def test_a_fork_that_loads_data(options: dict[str, Any], read: Read) -> None:
 
 def test_a_pickled_door_has_the_same_run(options: dict[str, Any], read: Read) -> None:
     """As in a spawned process: whichever copy begins, all find its run."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
     copy = pickle.loads(pickle.dumps(door))
     copy.began()
     copy.run.log_metric("a", 1)
@@ -325,7 +325,7 @@ def test_a_pickled_door_has_the_same_run(options: dict[str, Any], read: Read) ->
 
 def test_ranks_share_a_run(options: dict[str, Any], read: Read) -> None:
     """On one machine each has a journal in the same directory; that of rank 0 says how it ended."""
-    doors = [Door(None, options), Door(None, options)]
+    doors = [RunHandle(None, options), RunHandle(None, options)]
     told: list[Any] = []
 
     def send(value: Any) -> Any:
@@ -351,7 +351,7 @@ def test_ranks_share_a_run(options: dict[str, Any], read: Read) -> None:
 
 def test_a_rank_on_another_machine(options: dict[str, Any], tmp_path: Path) -> None:
     """Has a run directory of its own with the same uid, and is known to be no rank 0."""
-    door = Door(None, options)
+    door = RunHandle(None, options)
     uid = "mlops-" + 32 * "a"
     door.share(1, lambda _: (uid, str(tmp_path / "not here"), True))
     door.began()
@@ -363,7 +363,7 @@ def test_a_rank_on_another_machine(options: dict[str, Any], tmp_path: Path) -> N
 def test_ranks_of_a_disabled_run(options: dict[str, Any]) -> None:
     """No rank records where rank 0 does not."""
     told: list[Any] = []
-    doors = [Door(None, options | {"mode": "disabled"}), Door(None, options)]
+    doors = [RunHandle(None, options | {"mode": "disabled"}), RunHandle(None, options)]
     doors[0].share(0, lambda value: told.append(value) or value)
     doors[1].share(1, lambda _: told[0])
     doors[1].began()
@@ -374,9 +374,9 @@ def test_ranks_of_a_disabled_run(options: dict[str, Any]) -> None:
 
 def test_a_borrowed_run(options: dict[str, Any], read: Read) -> None:
     """A door that borrows records into the run that the user has open, and leaves it open; copies of it do so too."""
-    door, elsewhere = Door(None, options), Door(None, options)
+    door, elsewhere = RunHandle(None, options), RunHandle(None, options)
     door.borrow()
-    other = Door(None, options)
+    other = RunHandle(None, options)
     other.began()  # a door's run is nobody's to borrow
     with mlops.start_run(**options) as run:
         elsewhere.began()
@@ -397,7 +397,7 @@ def test_nothing_to_borrow(options: dict[str, Any]) -> None:
     with mlops.start_run(**options) as given:
         pass
     with mlops.start_run(**options) as run:
-        alone, named = Door(None, options), Door(given, {})
+        alone, named = RunHandle(None, options), RunHandle(given, {})
         named.borrow()
     alone.borrow()
     alone.began()

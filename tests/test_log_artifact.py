@@ -26,8 +26,8 @@ NOT_COPIED = "artifact that could not be copied"
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     """A run that is only recorded, in a directory beside what the tests make."""
-    with mlops.start_run(directory=tmp_path / "mlops_runs", uploader="thread") as recording:
-        yield recording
+    with mlops.start_run(directory=tmp_path / "mlops_runs", uploader="thread") as recorder:
+        yield recorder
 
 
 @pytest.fixture(params=[True, False], ids=["wait", "no wait"])
@@ -48,7 +48,7 @@ Log = Callable[..., "dict[str, bytes]"]
 
 def lost(run: Run) -> dict[str, int]:
     """What was not kept, by reason."""
-    return run.recording._losses
+    return run._recorder._losses
 
 
 class Gives:

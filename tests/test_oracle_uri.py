@@ -6,7 +6,8 @@ import pytest
 
 from mlops_integrations.config import oracle_uri
 from mlops_integrations.config.oracle_uri import OracleAddress
-from mlops_integrations.config.settings import Access, access, from_arguments, split_credentials
+from mlops_integrations.config.settings import Access, access, from_arguments
+from mlops_integrations.config.tracking_uri import split_credentials
 
 PLACE = "/20260430/aiDataPlatforms/ocid1.x.oc1/workspaces/key"
 HOST = "https://aidp.us-ashburn-1.oci.oraclecloud.com"
@@ -41,8 +42,8 @@ HOST = "https://aidp.us-ashburn-1.oci.oraclecloud.com"
 )
 def test_spellings(uri: str, kept: str, base: str) -> None:
     """Each leads to one address, and to one spelling under which it is remembered and read again."""
-    assert (kept, None, None) == split_credentials(uri)
-    assert split_credentials(kept)[0] == kept
+    assert (kept, None, None) == split_credentials(uri, {})
+    assert split_credentials(kept, {})[0] == kept
     address = oracle_uri.parse(uri)
     assert address is not None
     assert address == oracle_uri.parse(kept)

@@ -14,7 +14,7 @@ from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Trouble
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.recording.messages import Voice
+from mlops_integrations.recording.messages import Messages
 from mlops_integrations.recording.run import Run
 
 URI = "http://127.0.0.1:9"
@@ -38,12 +38,12 @@ def write_down(run: Run, state: Cursor) -> None:
 def test_end_that_another_thread_undoes(first: Run) -> None:
     """Who waits for the end waits for what there was at the end, not for what is logged afterwards."""
     run = mlops.start_run(resume=first, tracking_uri=URI)
-    recording = run._recording
-    recording.end("FINISHED", None)
+    recorder = run._recorder
+    recorder.end("FINISHED", None)
     write_down(run, Cursor(URI, positions=RunDirectory(run.directory).sizes()))
     run.log_metric("late", 1.0)
     assert run.is_open
-    assert recording.wait_for_delivery(0.2)
+    assert recorder.wait_for_delivery(0.2)
     run.finish(timeout=0.01)
 
 
@@ -63,18 +63,18 @@ def test_stop_of_another_time_ends_no_wait(first: Run) -> None:
     write_down(first, Cursor(URI, trouble=Trouble("run deleted", 1, stopped=True)))
     run = mlops.start_run(resume=first, tracking_uri=URI)
     looks = itertools.count()
-    assert run._recording.wait_until(lambda: next(looks) == 3, 30.0)
+    assert run._recorder.wait_until(lambda: next(looks) == 3, 30.0)
     write_down(first, Cursor(URI, trouble=Trouble("run deleted", 2, stopped=True)))
-    assert not run._recording.wait_until(lambda: next(looks) > 1_000, 30.0)
+    assert not run._recorder.wait_until(lambda: next(looks) > 1_000, 30.0)
     assert next(looks) < 1_000
     run.finish(timeout=0.01)
 
 
 def test_trouble_in_ever_new_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A gateway may put a number of its own into each answer: a few are said, not all."""
-    voice = Voice(tmp_path, quiet=False)
+    messages = Messages(tmp_path, quiet=False)
     for number in range(50):
-        voice.news(Cursor(URI, trouble=Trouble(f"HTTP 503: request {number}", 1)))
+        messages.server_news(Cursor(URI, trouble=Trouble(f"HTTP 503: request {number}", 1)))
     assert 1 <= len(caplog.messages) <= 5
 
 
@@ -91,15 +91,15 @@ def test_ranks_wait_for_what_they_know(fails: bool) -> None:
     run = mlops.start_run(tracking_uri=URI, mode="offline")
     joined = rank_1(run)
     if fails:
-        joined.recording.end("FAILED", "ValueError: no such digit")
+        joined._recorder.end("FAILED", "ValueError: no such digit")
         time.sleep(0.01)  # the clock has to tell them apart
-    run.recording.end("FAILED" if fails else "FINISHED", "exit code 1" if fails else None)
+    run._recorder.end("FAILED" if fails else "FINISHED", "exit code 1" if fails else None)
     if not fails:
         time.sleep(0.01)  # as above
-        joined.recording.end("FINISHED", None)
+        joined._recorder.end("FINISHED", None)
     ended = RunDirectory(run.directory).ending()
     assert ended is not None
-    recordings = {recording.spec.rank: recording for recording in (run.recording, joined.recording)}
+    recordings = {recorder.spec.rank: recorder for recorder in (run._recorder, joined._recorder)}
     sizes = RunDirectory(run.directory).sizes()
 
     write_down(run, Cursor(URI, positions={"journal-0002.jsonl": sizes["journal-0002.jsonl"]}, status="RUNNING"))
@@ -114,10 +114,10 @@ def test_a_requeued_run_that_was_terminated_waits_for_no_other_status() -> None:
     run = mlops.start_run(tracking_uri=URI, mode="offline")
     run.close("RUNNING", None, timeout=0.0)
     run.log_metric("late", 1.0)
-    run.recording.end("KILLED", "SIGTERM")
+    run._recorder.end("KILLED", "SIGTERM")
     ended = RunDirectory(run.directory).ending()
     assert ended is not None
     sizes = RunDirectory(run.directory).sizes()
     write_down(run, Cursor(URI, positions=sizes, status=ended.status, status_time=ended.time))
     assert "RUNNING" == ended.status
-    assert run.recording.is_delivered()
+    assert run._recorder.is_delivered()

@@ -946,7 +946,7 @@ def test_training_after_an_end_that_does_not_end(run: Run) -> None:
     run.training_ended()
     run.finish()
     run.training_began()
-    run._recording.end("FINISHED", None, provisional=True)
+    run._recorder.end("FINISHED", None, provisional=True)
     ended = RunDirectory(run.directory).ending()
     assert ended is not None
     assert (ended.status, ended.reason) == ("FAILED", ending.NOT_ENDED)

@@ -65,7 +65,7 @@ def _as_it_was() -> Iterator[None]:
 )
 def test_what_leaves_the_method_is_told_and_goes_on(error: BaseException) -> None:
     """The very exception, once, whatever it is."""
-    patching.wrap(Base, "train", failed=tell)
+    patching.wrap_method(Base, "train", failed=tell)
     model = Model()
     with pytest.raises(type(error)) as caught:
         model.train(1, fails=error)
@@ -76,7 +76,7 @@ def test_what_leaves_the_method_is_told_and_goes_on(error: BaseException) -> Non
 
 def test_what_it_gives_is_unchanged() -> None:
     """Value, name, documentation and signature are the method's own; nothing is told of a success."""
-    patching.wrap(Base, "train", failed=tell)
+    patching.wrap_method(Base, "train", failed=tell)
     assert Model().train() == "trained"
     assert (Base.train.__name__, Base.train.__doc__) == ("train", "Train.")
     assert inspect.signature(Base.train) == inspect.signature(ORIGINAL)
@@ -86,7 +86,7 @@ def test_what_it_gives_is_unchanged() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="before Python 3.11 a traceback can't be shortened")
 def test_tracebacks_do_not_show_us() -> None:
     """The user sees the frames that would be there without us."""
-    patching.wrap(Base, "train", failed=tell)
+    patching.wrap_method(Base, "train", failed=tell)
     with pytest.raises(ValueError, match="x") as caught:
         Model().train(fails=ValueError("x"))
     assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)][1:] == ["train"]
@@ -95,7 +95,7 @@ def test_tracebacks_do_not_show_us() -> None:
 
 def test_arguments_may_be_changed() -> None:
     """What a hook gives is what the method is called with; the caller's own list stays."""
-    patching.wrap(Base, "train", before=add_callback)
+    patching.wrap_method(Base, "train", before=add_callback)
     model, callbacks = Model(), ["theirs"]
     model.train(callbacks=callbacks)
     model.train()
@@ -105,7 +105,7 @@ def test_arguments_may_be_changed() -> None:
 
 def test_a_bug_of_ours_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     """Neither before nor after: the method is called once with what it was given, and it is said."""
-    patching.wrap(Base, "train", before=broken, failed=broken)
+    patching.wrap_method(Base, "train", before=broken, failed=broken)
     model, error = Model(), ValueError("theirs")
     with pytest.raises(ValueError, match="theirs") as caught:
         model.train(7, fails=error)
@@ -115,30 +115,30 @@ def test_a_bug_of_ours_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_it_has_returned() -> None:
-    """Told after a success, not after a failure; a bug of ours there changes nothing."""
+    """TrainerListener after a success, not after a failure; a bug of ours there changes nothing."""
     returned: list[tuple[Any, Any]] = []
 
     def done(subject: Any, result: Any) -> None:
         returned.append((subject, result))
 
-    patching.wrap(Base, "train", done=done)
-    patching.wrap(Base, "train", done=broken)
+    patching.wrap_method(Base, "train", done=done)
+    patching.wrap_method(Base, "train", done=broken)
     model = Model()
     assert model.train() == "trained"
     with pytest.raises(ValueError):
         model.train(fails=ValueError())
     assert returned == [(model, "trained")]
     for hook in (done, broken):
-        patching.unwrap(Base, "train", done=hook)
+        patching.unwrap_method(Base, "train", done=hook)
     assert Base.train is ORIGINAL
 
 
 def test_wrapped_once() -> None:
     """The same hook twice is called once, another one as well, and one wrapper does for all."""
-    patching.wrap(Base, "train", failed=tell)
+    patching.wrap_method(Base, "train", failed=tell)
     wrapper = Base.train
-    patching.wrap(Base, "train", failed=tell)
-    patching.wrap(Base, "train", before=add_callback)
+    patching.wrap_method(Base, "train", failed=tell)
+    patching.wrap_method(Base, "train", before=add_callback)
     assert Base.train is wrapper
     with pytest.raises(ValueError):
         Model().train(fails=ValueError())
@@ -149,19 +149,19 @@ def test_wrapped_once() -> None:
 def test_as_it_was(owner: type[Base]) -> None:
     """When the last hook is taken away, the class is as it was before."""
     before = dict(vars(owner))
-    patching.wrap(owner, "train", failed=tell, before=add_callback)
-    patching.unwrap(owner, "train", failed=tell)
+    patching.wrap_method(owner, "train", failed=tell, before=add_callback)
+    patching.unwrap_method(owner, "train", failed=tell)
     assert vars(owner) != before
-    patching.unwrap(owner, "train", before=add_callback)
+    patching.unwrap_method(owner, "train", before=add_callback)
     assert dict(vars(owner)) == before
-    patching.unwrap(owner, "train", before=add_callback)
+    patching.unwrap_method(owner, "train", before=add_callback)
 
 
 def test_somebody_else_lies_above() -> None:
     """Then theirs stays where it is, and ours below it passes everything through."""
     import functools
 
-    patching.wrap(Base, "train", failed=tell)
+    patching.wrap_method(Base, "train", failed=tell)
     ours = Base.train
 
     @functools.wraps(ours)
@@ -169,9 +169,9 @@ def test_somebody_else_lies_above() -> None:
         return "theirs " + ours(self, *args, **kwargs)
 
     Base.train = theirs  # type: ignore[method-assign]
-    patching.wrap(Base, "train", failed=tell)  # ours is found below: not wrapped again
+    patching.wrap_method(Base, "train", failed=tell)  # ours is found below: not wrapped again
     assert Base.train is theirs
-    patching.unwrap(Base, "train", failed=tell)
+    patching.unwrap_method(Base, "train", failed=tell)
     assert Base.train is theirs
     assert Model().train() == "theirs trained"
     with pytest.raises(ValueError):

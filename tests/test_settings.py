@@ -18,8 +18,8 @@ from mlops_integrations.config.settings import (
     Settings,
     access,
     from_arguments,
-    split_credentials,
 )
+from mlops_integrations.config.tracking_uri import split_credentials
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import values
@@ -198,7 +198,7 @@ def test_bad_variables_are_said(name: str, value: str, tmp_path: Path, caplog: p
 )
 def test_credentials_leave_the_uri(uri: str, bare: str, username: str | None, password: str | None) -> None:
     """What is kept on disk and shown has neither user nor password nor query."""
-    assert (bare, username, password) == split_credentials(uri)
+    assert (bare, username, password) == split_credentials(uri, {})
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ def switch_on(options: Mapping[str, Any]) -> None:
     """Record each Accelerator whose trackers are begun from now on, by these keywords of ``start_run``."""
     _options.clear()
     _options.update(options)
-    patching.wrap(Accelerator, "init_trackers", before=_before_init_trackers)
+    patching.wrap_method(Accelerator, "init_trackers", before=_before_init_trackers)
 
 
 def switch_off() -> None:
     """Have ``Accelerator.init_trackers`` be as it was."""
-    patching.unwrap(Accelerator, "init_trackers", before=_before_init_trackers)
+    patching.unwrap_method(Accelerator, "init_trackers", before=_before_init_trackers)
 
 
 def _before_init_trackers(accelerator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mlops_integrations.config import launch, settings
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.start import start_run
 
@@ -75,22 +75,22 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()
-        self._door = Door(run, options)
+        self._handle = RunHandle(run, options)
         known = settings.from_arguments(experiment_name=experiment_name, experiment_id=experiment_id)
         if known.experiment_name is None and known.experiment_id is None:
-            self._door.keep(experiment_name=project_name)
+            self._handle.keep(experiment_name=project_name)
 
     @classmethod
     def _implicit(cls, project_name: str | None, **options: Any) -> MLOpsTracker:
         """Made by autolog: records into the user's open run."""
         tracker = cls(project_name, **options)
-        tracker._door.borrow()
+        tracker._handle.borrow()
         return tracker
 
     @property
     def run(self) -> Run:
         """The run, opened now if it was not yet; in another process than the main one, something that does nothing."""
-        return self._door.run if launch.rank() == 0 else start_run(mode="disabled")
+        return self._handle.run if launch.rank() == 0 else start_run(mode="disabled")
 
     @property
     def tracker(self) -> Run:
@@ -101,25 +101,25 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
     @guarded
     def start(self) -> None:
         """``init_trackers`` begins the run. Older versions of accelerate do not tell: there the first record does."""
-        self._door.run  # noqa: B018 - opens it
+        self._handle.run  # noqa: B018 - opens it
 
     @on_main_process  # type: ignore[untyped-decorator]
     @guarded
     def store_init_configuration(self, values: Mapping[str, object]) -> None:
         """Record the configuration of ``init_trackers`` as parameters."""
-        self._door.run.log_params(values)
+        self._handle.run.log_params(values)
 
     @on_main_process  # type: ignore[untyped-decorator]
     @guarded
     def log(self, values: Mapping[str, object], step: int | None = None, **_: Any) -> None:
         """Record numbers, and tensors of one element; without a step, each key has its own count."""
-        self._door.run.log_metrics(values, step)
+        self._handle.run.log_metrics(values, step)
 
     @on_main_process  # type: ignore[untyped-decorator]
     @guarded
     def finish(self) -> None:
         """``end_training`` ends the run, without waiting."""
-        self._door.ended()
+        self._handle.ended()
 
 
 def _register() -> None:

@@ -17,9 +17,9 @@ from mlops_integrations.upload.server_calls import (
     InterruptedUploadError,
     RunGoneError,
     StoppedByServerError,
-    Surroundings,
+    UploadContext,
 )
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 if TYPE_CHECKING:
     from mlops_integrations.backends.protocol import Backend
@@ -101,18 +101,20 @@ def _take(lease: Lease, run: RunDirectory, deadline: float, tell: Callable[[Hold
         time.sleep(_ASK_SECONDS)
 
 
-class Delivery:
+class Drain:
     """Drains one run. Its owner holds the lease."""
 
-    def __init__(self, run: RunDirectory, server: Server, writers: Writers, lease: Lease, progress: Progress) -> None:
+    def __init__(
+        self, run: RunDirectory, server: Server, writers: WriterProcesses, lease: Lease, progress: Progress
+    ) -> None:
         from mlops_integrations.upload.uploader import Uploader
 
         self._run = run
         self._server = server
         self._lease = lease
         self._progress = progress
-        self._around = Surroundings(stop=self._stop, patience=server.patience, on_answer=self._answered)
-        self._uploader = Uploader(run, server.backend, server.uri, writers, self._around, self._advanced)
+        self._context = UploadContext(stop=self._stop, patience=server.patience, on_answer=self._answered)
+        self._uploader = Uploader(run, server.backend, server.uri, writers, self._context, self._advanced)
         self._points_before = self.state.points
         self._refused_before = dict(self.state.refused)
 
@@ -153,7 +155,7 @@ class Delivery:
 
     def _answered(self) -> None:
         self._server.reached = True
-        self._around.patience = self._server.patience
+        self._context.patience = self._server.patience
 
     def _stop(self) -> bool:
         """Whether the lease is lost; renews it and shows the progress, for this is called all the time."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from mlops_integrations.cli import formatting, run_summary
 from mlops_integrations.cli.drain import (
-    Delivery,
+    Drain,
     GoneError,
     LeftError,
     Patience,
@@ -34,7 +34,7 @@ from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 _INTERRUPTED: Final = """\
 Interrupted. Nothing is lost: what is not delivered stays on disk, and the same command goes on from there."""
@@ -136,7 +136,7 @@ class Sync:
 
     def _is_done(self, run: RunDirectory, spec: RunSpec, state: Cursor) -> bool:
         """Whether the server need not be contacted. Says so of a run that goes on."""
-        writers = Writers(run, presume_dead=self.close)
+        writers = WriterProcesses(run, presume_dead=self.close)
         try:
             writers.poll()
             ended = writers.ending()
@@ -153,19 +153,19 @@ class Sync:
     def _deliver(self, job: _Job, chosen: Settings, progress: Progress) -> None:
         label = formatting.label(job.spec)
         progress.begin(label)
-        writers = Writers(job.run, presume_dead=self.close)
+        writers = WriterProcesses(job.run, presume_dead=self.close)
         try:
             server = self._server(job.destination, chosen)
             seconds = _REQUESTS_TO_WAIT_FOR * settings.access().timeout
             with lease_of(job.run, seconds, lambda holder: self._say_waiting(label, holder)) as lease:
                 self._ask_for_experiment(job, label)
                 try:
-                    state = self._drain(Delivery(job.run, server, writers, lease, progress), job)
+                    state = self._drain(Drain(job.run, server, writers, lease, progress), job)
                 except GoneError:
                     if not self.as_new:
                         raise
                     self._ask_for_another(job)
-                    state = self._drain(Delivery(job.run, server, writers, lease, progress), job)
+                    state = self._drain(Drain(job.run, server, writers, lease, progress), job)
             ended = writers.ending()
             if state.artifacts_kept:
                 kept = f"artifacts: {formatting.by_reason(state.artifacts_kept)}. They stay in {job.run.artifacts}"
@@ -184,7 +184,7 @@ class Sync:
         finally:
             writers.close()
 
-    def _drain(self, delivery: Delivery, job: _Job) -> Cursor:
+    def _drain(self, delivery: Drain, job: _Job) -> Cursor:
         try:
             delivery.drain()
         finally:
@@ -235,7 +235,7 @@ class Sync:
     def _say_waiting(self, label: str, holder: Holder) -> None:
         self.terminal.note(f"{label}: asking {holder} to hand the delivery over")
 
-    def _say_open(self, spec: RunSpec, writers: Writers) -> None:
+    def _say_open(self, spec: RunSpec, writers: WriterProcesses) -> None:
         """All is delivered but the last status, which is not known yet."""
         if writers.unknown:
             self._say_left(formatting.label(spec), _CANT_TELL.format(writers.unknown[0]))

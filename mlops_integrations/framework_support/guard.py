@@ -12,7 +12,7 @@ Hook = TypeVar("Hook", bound=Callable[..., None])
 def guarded(hook: Hook) -> Hook:
     """A framework's hook whose own failure is counted and said, and does not reach the training.
 
-    For methods of classes that keep their door in ``_door``.
+    For methods of classes that keep their door in ``_handle``.
     """
 
     @functools.wraps(hook)
@@ -20,8 +20,8 @@ def guarded(hook: Hook) -> Hook:
         try:
             hook(self, *args, **kwargs)
         except Exception as error:  # whatever it is, it must not end a training
-            if not hasattr(self, "_door"):
+            if not hasattr(self, "_handle"):
                 raise TypeError(f"{hook.__qualname__} was called for the class: give an instance, with ()") from None
-            self._door.swallow(error)
+            self._handle.swallow(error)
 
     return cast("Hook", wrapper)

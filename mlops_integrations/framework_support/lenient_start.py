@@ -45,7 +45,7 @@ def absent(uid: str, reason: str) -> Run:
 def begin(run: Run) -> None:
     """Begin to record a run that was prepared. Never raises."""
     try:
-        run.recording.begin()
+        run._recorder.begin()
     except Exception as error:  # at the border to a training, as above
         run.swallow(error)
 
@@ -94,7 +94,7 @@ def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Ru
             spec = make_spec(chosen, uid, options.get("run_name"), options.get("parent"))
             run = make_run_directory(chosen.root, spec.name, uid)
         joined = Run(structs.replace(spec, rank=rank), run, chosen)
-        joined.recording.begin()
+        joined._recorder.begin()
         active_runs.started(joined)
     except Exception as error:  # at the border to a training, as above
         logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)

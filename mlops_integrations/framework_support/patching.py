@@ -44,7 +44,7 @@ class _Hooks:
     done: list[Done] = field(default_factory=list)
 
 
-def wrap(
+def wrap_method(
     owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None, done: Done | None = None
 ) -> None:
     """Have hooks called around a method; those that it has already are not added again."""
@@ -58,7 +58,7 @@ def wrap(
             hooks.done.append(done)
 
 
-def unwrap(
+def unwrap_method(
     owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None, done: Done | None = None
 ) -> None:
     """Take hooks away. Without any, the method is as it was, unless somebody else has wrapped it since."""

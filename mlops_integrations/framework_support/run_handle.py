@@ -23,7 +23,7 @@ def keywords_of_start_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in start.start_run.__kwdefaults__ or ()}
 
 
-class Door:
+class RunHandle:
     """Holds a door's run. Can be pickled and made anywhere: it opens nothing before its run is asked for.
 
     Args:
@@ -67,7 +67,7 @@ class Door:
         if self._run is None:
             self._run = lenient_start.prepare(self._options, self._uid)
         if not self._begun:
-            self._run.recording.when_opened = self._greet
+            self._run._recorder.when_opened = self._greet
         return self._run
 
     @property
@@ -192,9 +192,9 @@ class Door:
         if self._run is not None and self._run.is_forked:
             self._run = self._run.adopted()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Door:
+    def __deepcopy__(self, memo: dict[int, Any]) -> RunHandle:
         """In this process, before it has begun: a door to another run (a tuner copies callbacks for each trial)."""
-        copied = Door.__new__(Door)
+        copied = RunHandle.__new__(RunHandle)
         vars(copied).update(self.__getstate__())
         if self._is_own and not self._begun:
             copied._uid, copied._run = run_setup.new_uid(), None

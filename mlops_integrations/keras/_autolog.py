@@ -24,14 +24,14 @@ def switch_on(options: Mapping[str, Any]) -> None:
     """Record each model that is trained from now on, by these keywords of ``start_run``."""
     _options.clear()
     _options.update(options)
-    patching.wrap(Model, "fit", before=_before_fit)
-    patching.wrap(Model, "evaluate", before=_before_evaluate)
+    patching.wrap_method(Model, "fit", before=_before_fit)
+    patching.wrap_method(Model, "evaluate", before=_before_evaluate)
 
 
 def switch_off() -> None:
     """Have ``fit`` and ``evaluate`` be as they were, unless the user has callbacks of ours."""
-    patching.unwrap(Model, "fit", before=_before_fit)
-    patching.unwrap(Model, "evaluate", before=_before_evaluate)
+    patching.unwrap_method(Model, "fit", before=_before_fit)
+    patching.unwrap_method(Model, "evaluate", before=_before_evaluate)
     _patches.unwatch(_models.values())
     _models.clear()
 
@@ -62,6 +62,6 @@ def _with_callback(method: Callable[..., Any], model: Any, args: tuple[Any, ...]
 def _callback_of(model: Any) -> MLOpsCallback:
     """The model's callback: that of before, unless the user has another run open by now, or has ended that one."""
     callback, open_now = _models.get(model), active_runs.users_run()
-    if callback is None or not (callback.run is open_now if open_now else callback._door.is_own):
+    if callback is None or not (callback.run is open_now if open_now else callback._handle.is_own):
         callback = _models[model] = MLOpsCallback._implicit(**_options)
     return callback

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from mlops_integrations.config import launch
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
 from mlops_integrations.journal import ending
 from mlops_integrations.keras import _model, _patches
 from mlops_integrations.keras._patches import FitListener
@@ -92,7 +92,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         super().__init__()
         if run is None and launch.rank() > 0:
             options["mode"] = "disabled"
-        self._door = Door(run, options)
+        self._handle = RunHandle(run, options)
         self._given_params = frozenset(params or ())
         self._log_every_batch = log_every_batch
         self._of_fit: dict[str, object] = {}
@@ -128,13 +128,13 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         """Made by autolog: records into the user's open run, and does not keep the model that it is kept for alive."""
         callback = cls(**options)
         callback._keeps_model = False
-        callback._door.borrow()
+        callback._handle.borrow()
         return callback
 
     @property
     def run(self) -> Run:
         """The run; opened now if it was not yet."""
-        return self._door.run
+        return self._handle.run
 
     # -- what is seen around fit and evaluate ---------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         self.set_model(model)
         self._trained = weakref.ref(model)
         self._called, self._fitting, self._apart, self._failure = True, True, False, None
-        self._door.began()
+        self._handle.began()
         self._of_fit = _model.of_fit(arguments)
 
     @guarded
@@ -160,8 +160,8 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         """This exception has left ``fit``."""
         self._called = self._fitting = self._testing = self._apart = False
         self._release()
-        self._door.began()  # unless it has: another callback may raise after ours was told of the end
-        self._door.left(error)
+        self._handle.began()  # unless it has: another callback may raise after ours was told of the end
+        self._handle.left(error)
         if isinstance(error, Exception):
             self._failure = ending.of_exception(error)
 
@@ -175,7 +175,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         self._testing = self._apart = False
         if not self._fitting:
             self._release()
-            self._door.left(error)
+            self._handle.left(error)
 
     # -- Keras' hooks ---------------------------------------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         """``fit`` begins; it may be another one, or the same again after it was interrupted."""
         self._trained = weakref.ref(self._model)
         self._called, self._fitting, self._apart = True, True, False
-        self._door.began()
+        self._handle.began()
         self._at_once = int(getattr(self._model, "steps_per_execution", None) or 1)
         told = getattr(self, "params", None) or {}  # not yet set in old versions
         self._steps = told.get("steps")
@@ -204,7 +204,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
     @guarded
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, object] | None = None) -> None:
         """Number the batches on from here."""
-        self._door.began()  # again, if somebody has ended the run in between
+        self._handle.began()  # again, if somebody has ended the run in between
         self._first_batch = self._batches
 
     @guarded
@@ -232,14 +232,14 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         """``fit`` has come to its end."""
         self._fitting = False
         self._release()
-        self._door.ended()
+        self._handle.ended()
 
     @guarded
     def on_test_begin(self, logs: Mapping[str, object] | None = None) -> None:
         """``evaluate`` begins, or the validation within ``fit``."""
         if self._apart or not self._fitting:
             self._testing = True
-            self._door.began()
+            self._handle.began()
 
     @guarded
     def on_test_end(self, logs: Mapping[str, object] | None = None) -> None:
@@ -250,7 +250,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
             )
             if not self._fitting:
                 self._release()
-                self._door.ended(*(self._failure or ()))
+                self._handle.ended(*(self._failure or ()))
         self._testing = self._apart = False
 
     def on_predict_end(self, logs: Mapping[str, object] | None = None) -> None:

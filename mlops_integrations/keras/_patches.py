@@ -103,8 +103,8 @@ def _known() -> list[FitListener]:
 def watch(callback: FitListener) -> None:
     with _lock:
         _callbacks.add(callback)
-    patching.wrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
-    patching.wrap(Model, "evaluate", failed=_after_failed_evaluate)
+    patching.wrap_method(Model, "fit", before=before_fit, failed=_after_failed_fit)
+    patching.wrap_method(Model, "evaluate", failed=_after_failed_evaluate)
 
 
 def unwatch(callbacks: Iterable[FitListener]) -> None:
@@ -112,5 +112,5 @@ def unwatch(callbacks: Iterable[FitListener]) -> None:
     with _lock:
         _callbacks.difference_update(callbacks)
     if not _known():
-        patching.unwrap(Model, "fit", before=before_fit, failed=_after_failed_fit)
-        patching.unwrap(Model, "evaluate", failed=_after_failed_evaluate)
+        patching.unwrap_method(Model, "fit", before=before_fit, failed=_after_failed_fit)
+        patching.unwrap_method(Model, "evaluate", failed=_after_failed_evaluate)

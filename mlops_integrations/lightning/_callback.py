@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
 from mlops_integrations.lightning import _base
 from mlops_integrations.lightning._logger import MLOpsLogger
 from mlops_integrations.recording.run import Run
@@ -85,7 +85,7 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         """Made by autolog: records into the user's open run, and gives way to another logger silently."""
         callback = cls(**options)
         callback._said = True
-        callback._door.borrow()
+        callback._handle.borrow()
         return callback
 
     @property
@@ -94,8 +94,8 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         return self._logger.run
 
     @property
-    def _door(self) -> Door:
-        return self._logger._door
+    def _handle(self) -> RunHandle:
+        return self._logger._handle
 
     @guarded
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -147,7 +147,7 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         try:
             return self._logger.resume(named["uid"], named.get("run_id"))
         except Exception as error:  # the other processes wait for what comes of it
-            self._door.swallow(error)
+            self._handle.swallow(error)
             return []
 
     @guarded

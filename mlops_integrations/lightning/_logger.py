@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from mlops_integrations.framework_support import lenient_start
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
 from mlops_integrations.lightning import _base, _checkpoints, _hyperparameters
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.run_setup import new_uid
@@ -91,7 +91,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         super().__init__()
         if log_model not in (False, True, "all"):
             raise ValueError(f'log_model={log_model!r}: use False, True or "all"')
-        self._door = Door(run, options)
+        self._handle = RunHandle(run, options)
         self._fits = False
         self._failure: tuple[str, str | None] | None = None
         self._log_model = log_model
@@ -109,7 +109,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
     def _implicit(cls, **options: Any) -> MLOpsLogger:
         """Made by autolog: records into the user's open run."""
         made = cls(**options)
-        made._door.borrow()
+        made._handle.borrow()
         return made
 
     @property
@@ -120,7 +120,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
     @property
     def run(self) -> Run:
         """The run, which begins with the first thing that is recorded; in a process that does not record, none."""
-        return self._door.prepared if self.records else self._no_run()
+        return self._handle.prepared if self.records else self._no_run()
 
     @property
     def experiment(self) -> Run:
@@ -152,7 +152,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         """Record values at Lightning's step."""
         rank = _base.rank()
         named = {f"rank{rank}/{name}": value for name, value in metrics.items()} if rank else metrics
-        self._door.run.log_metrics(named, step)
+        self._handle.run.log_metrics(named, step)
 
     @_hook
     def log_hyperparams(self, params: Mapping[str, object] | Namespace | None, *args: Any, **kwargs: Any) -> None:
@@ -160,7 +160,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         if _base.rank() == 0:
             given = _hyperparameters.plain(params)
             if self._held is None:
-                self._door.run.log_params(given)
+                self._handle.run.log_params(given)
             else:
                 self._held.append(given)
 
@@ -188,17 +188,17 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         """``fit``, ``validate``, ``test`` or ``predict`` has ended, which need not be the run's end."""
         error = sys.exc_info()[1]  # Lightning calls this while it handles what has ended the training
         if status == "finished":  # SLURM takes the job back into its queue, to go on with it later
-            self._door.requeued()
+            self._handle.requeued()
             return
         self._release()
-        self._door.began()  # unless it has: what ends before its begin was told re-opens the run to say so
+        self._handle.began()  # unless it has: what ends before its begin was told re-opens the run to say so
         self._record_checkpoints()
         outcome = _base.ending_of(status, error)
         if self._fits:
             self._failure = outcome if outcome[0] == "FAILED" else None
         elif outcome[0] == "FINISHED" and self._failure is not None:
             outcome = self._failure  # a test that went well does not mend the training that failed
-        self._door.ended(*outcome)
+        self._handle.ended(*outcome)
 
     # -- for the callback -----------------------------------------------------------------------------------------
 
@@ -206,11 +206,11 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         """It begins, in every process of this trainer."""
         if self._per_rank and not self._shared:
             self._shared = True
-            self._door.share(_base.rank(), trainer.strategy.broadcast)
+            self._handle.share(_base.rank(), trainer.strategy.broadcast)
         if self.records:
             self._fits = getattr(getattr(trainer, "state", None), "fn", None) == "fit"
             self._release()
-            self._door.began()
+            self._handle.began()
 
     def hold(self) -> None:
         """Keep hyperparameters until it begins: a checkpoint that is read later may name the run to go on with."""
@@ -219,7 +219,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
     def resume(self, uid: str, run_id: str | None) -> list[tuple[str, str]]:
         """Go on with this run, if none has begun; which paths have become which, the longer ones first."""
         before = self._places()
-        self._door.resume(uid, run_id)
+        self._handle.resume(uid, run_id)
         return [pair for pair in zip(before, self._places(), strict=True) if pair[0] != pair[1]]
 
     def _places(self) -> list[str]:
@@ -234,7 +234,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
     def _release(self) -> None:
         held, self._held = self._held, None
         for params in held or ():
-            self._door.run.log_params(params)
+            self._handle.run.log_params(params)
 
     def _record_checkpoints(self) -> None:
         for number, saver in enumerate(self._savers, 1):
@@ -246,9 +246,9 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
             fresh = [each for each in found if self._recorded.get(each.path) != each.changed]
             for checkpoint in fresh:
                 self._recorded[checkpoint.path] = checkpoint.changed
-                self._door.run.log_artifact(checkpoint.path, checkpoint.folder, wait=False)
+                self._handle.run.log_artifact(checkpoint.path, checkpoint.folder, wait=False)
             if fresh:
-                self._door.run.set_tags(_checkpoints.tags(saver, folder))
+                self._handle.run.set_tags(_checkpoints.tags(saver, folder))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_savers": []}  # for a copy of the trainer has others

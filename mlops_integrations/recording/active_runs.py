@@ -28,7 +28,7 @@ def active_run() -> Run | None:
 def users_run() -> Run | None:
     """The run that ``start_run`` opened last and that is still open, or None."""
     return next(
-        (run for run in reversed(_stack) if run.is_open and not run.recording.is_reopened and run in _users), None
+        (run for run in reversed(_stack) if run.is_open and not run._recorder.is_reopened and run in _users), None
     )
 
 

@@ -26,7 +26,7 @@ from mlops_integrations.journal.records import Artifact
 from mlops_integrations.journal.root import GITIGNORE, is_ours_to_ignore, is_run_directory
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import background
-from mlops_integrations.recording.recorder import Recording, now_ms
+from mlops_integrations.recording.recorder import Recorder, now_ms
 from mlops_integrations.untrusted import stays_within
 
 NO_FILE: Final = "artifact that is no file or directory"
@@ -64,37 +64,37 @@ class Found:
     """How many run directories were left out."""
 
 
-def keep(recording: Recording, given: object, artifact_path: object, *, wait: bool) -> None:
+def keep(recorder: Recorder, given: object, artifact_path: object, *, wait: bool) -> None:
     """Record a file, or every file below a directory; what can't be kept is counted, and said by its name."""
-    if recording.off is not None:
-        recording.lose(recording.off, 1)
+    if recorder.off is not None:
+        recorder.lose(recorder.off, 1)
         return
     try:
         base, source = _base(artifact_path), _path(given)
-        found = _found(source, recording.run)
+        found = _found(source, recorder.run)
     except UnfitError as error:
-        recording.lose(error.reason, 1, str(error), about=error.about)
+        recorder.lose(error.reason, 1, str(error), about=error.about)
         return
     for unfit in found.unfit:
-        recording.lose(unfit.reason, 1, str(unfit), about=unfit.about)
+        recorder.lose(unfit.reason, 1, str(unfit), about=unfit.about)
     if found.runs:
         text = "%s: of the %d run directories in it nothing is kept, they are no artifacts; the other files are"
-        recording.voice.once(f"runs in {source}", text, source, found.runs)
+        recorder.messages.once(f"runs in {source}", text, source, found.runs)
     for file, inner in found.files:
-        _keep_file(recording, file, base / inner, wait=wait)
+        _keep_file(recorder, file, base / inner, wait=wait)
 
 
-def _keep_file(recording: Recording, file: Path, target: PurePosixPath, *, wait: bool) -> None:
+def _keep_file(recorder: Recorder, file: Path, target: PurePosixPath, *, wait: bool) -> None:
     def lose(error: Exception) -> None:
-        recording.lose(NOT_COPIED, 1, str(error), about=str(file))
+        recorder.lose(NOT_COPIED, 1, str(error), about=str(file))
 
-    store, now = recording.run.artifacts, now_ms()
+    store, now = recorder.run.artifacts, now_ms()
     try:
         if wait:
-            recording.append(snapshot(file, target, store, now), 1)
+            recorder.append(snapshot(file, target, store, now), 1)
         else:
             record, copy = hold(file, target, store, now)
-            recording.append(record, 1)
+            recorder.append(record, 1)
             background.later(copy, lose)
     except (OSError, ValueError) as error:
         lose(error)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from mlops_integrations.journal.records import Metrics, Value
-from mlops_integrations.recording.recorder import Recording
+from mlops_integrations.recording.recorder import Recorder
 from mlops_integrations.recording.values import NotANumberError
 
 MOST: Final = 1_000
@@ -35,24 +35,24 @@ class Call(NamedTuple):
 class DeviceValues:
     """One run's values under way, in the order of their log calls, and the thread that records them."""
 
-    def __init__(self, recording: Recording, number: Callable[[object, object], Value | None]) -> None:
-        self._recording = recording
+    def __init__(self, recorder: Recorder, number: Callable[[object, object], Value | None]) -> None:
+        self._recorder = recorder
         self._number = number
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()
         self._under_way = 0
         self._at_work = False
-        recording.before_end = self.settle
+        recorder.before_end = self.settle
 
     def leave(self, value: object) -> Arriving | None:
         """How to get the value later; None where it is to be taken now."""
-        if self._recording.off is not None or self._under_way >= MOST:
+        if self._recorder.off is not None or self._under_way >= MOST:
             return None
         return arriving(value)
 
     def add(self, call: Call) -> None:
         """Record these values when they have arrived; an ended run is re-opened now."""
-        self._recording.reopen()
+        self._recorder.reopen()
         with self._changed:
             self._calls.append(call)
             self._under_way += len(call.values)
@@ -71,7 +71,7 @@ class DeviceValues:
                 return
             lost, self._under_way = self._under_way, 0
             self._calls.clear()
-        self._recording.lose("device value that had not arrived at the end", lost)
+        self._recorder.lose("device value that had not arrived at the end", lost)
 
     def wait(self, seconds: float) -> bool:
         """Wait until all is recorded; whether it is."""
@@ -94,7 +94,7 @@ class DeviceValues:
                 self._calls.popleft()
                 self._under_way -= len(call.values)
                 if kept:
-                    self._recording.append(Metrics(call.time, kept), len(kept), points=True)
+                    self._recorder.append(Metrics(call.time, kept), len(kept), points=True)
 
     def _arrived(self, key: str, get: Arriving) -> Value | None:
         try:

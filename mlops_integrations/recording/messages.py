@@ -20,7 +20,7 @@ logger: Final = logging.getLogger("mlops_integrations")
 _MOST_OF_A_KIND: Final = 5
 
 
-class Voice:
+class Messages:
     """Tells about one run."""
 
     def __init__(self, directory: Path, *, quiet: bool, silent: bool = False) -> None:
@@ -37,17 +37,17 @@ class Voice:
             # Keys may come from a stranger's file, and the message goes to a terminal.
             logger.warning("mlops: %s", escaped(text))
 
-    def once_each(self, what: str, about: str, message: str, *arguments: object) -> None:
+    def once_per(self, what: str, about: str, message: str, *arguments: object) -> None:
         """As ``once``, for each of the first few things that it is about."""
         if not about or sum(said.startswith(f"{what}: ") for said in self._said) < _MOST_OF_A_KIND:
             self.once(f"{what}: {about}", message, *arguments)
 
-    def again(self, message: str, *arguments: object) -> None:
+    def always(self, message: str, *arguments: object) -> None:
         """Warn, each time."""
         self._said.discard(message)
         self.once(message, message, *arguments)
 
-    def where(self, label: str, destination: str | None, experiment: str | None, *, delivers: bool) -> None:
+    def started(self, label: str, destination: str | None, experiment: str | None, *, delivers: bool) -> None:
         """The first line of a run: where it is recorded, and where it goes."""
         kind = network_file_system(self._directory)
         if kind is not None:
@@ -62,7 +62,7 @@ class Voice:
             goes = f"-> {destination} (experiment {experiment})"
         self.once("where", "recording %s in %s %s", label, self._directory, goes)
 
-    def news(self, state: Cursor) -> None:
+    def server_news(self, state: Cursor) -> None:
         """What the cursor tells that was not said yet: the link, trouble, refusals."""
         if state.url is not None and not self._quiet:
             self.once("link", "view run at %s", state.url)
@@ -99,7 +99,7 @@ class Voice:
             self.once(f"stopped {state.trouble.message}", "delivery has stopped: %s", state.trouble.message)
         else:
             name = state.trouble.request_id
-            self.once_each(
+            self.once_per(
                 "trouble",
                 state.trouble.message,
                 "%s does not take the records (%s). Training goes on, they are kept in %s, and delivery is tried again",
@@ -108,7 +108,7 @@ class Voice:
                 self._directory,
             )
 
-    def left_over(self, delivered: int, total: int, destination: str | None) -> None:
+    def undelivered(self, delivered: int, total: int, destination: str | None) -> None:
         """The last line of a run that is not all delivered, with the command that delivers the rest."""
         missing = "" if delivered < total else ", but not all of the run's parameters, tags, files and status"
         logger.warning(

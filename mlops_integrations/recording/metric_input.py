@@ -10,20 +10,20 @@ from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Metrics, Value
 from mlops_integrations.recording import values
 from mlops_integrations.recording.device_values import Arriving, Call, DeviceValues
-from mlops_integrations.recording.recorder import Recording
+from mlops_integrations.recording.recorder import Recorder
 from mlops_integrations.recording.values import NotANumberError
 
 
-class Intake:
+class MetricInput:
     """The steps, times and numbers of one run's metrics."""
 
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self.steps: dict[str, int] = {}
         """Each key's last step."""
         self._device: DeviceValues | None = None
-        if recording.settings.device_values == "lazy":
-            self._device = DeviceValues(recording, self.number)
+        if recorder.settings.device_values == "lazy":
+            self._device = DeviceValues(recorder, self.number)
         self.earlier: list[Path] = []
         """Journal files of a resumed run, to be read when a step is left out for the first time."""
 
@@ -62,15 +62,15 @@ class Intake:
             number, exact = values.step_number(step)
         except NotANumberError as error:
             text = "step %r: %s. Each key's next step is taken instead"
-            self._recording.voice.once_each("bad step", repr(step), text, step, error)
+            self._recorder.messages.once_per("bad step", repr(step), text, step, error)
             return None
         if not exact:
-            self._recording.voice.once("step", "step %r is no integer: steps are rounded down", step)
+            self._recorder.messages.once("step", "step %r is no integer: steps are rounded down", step)
         return number
 
     def next_step(self, key: str) -> int:
         """One past the key's last step, from 0; taken by the call that asks."""
-        with self._recording.lock:
+        with self._recorder.lock:
             if self.earlier:
                 self.steps = last_steps(self.earlier) | self.steps
                 self.earlier = []
@@ -85,7 +85,7 @@ class Intake:
             number = -1
         if number < 0:
             text = "timestamp %r is no number of ms since 1970: the present time is taken"
-            self._recording.voice.once("time", text, timestamp)
+            self._recorder.messages.once("time", text, timestamp)
             return now
         return number
 
@@ -95,7 +95,7 @@ class Intake:
             return values.number(value)
         except NotANumberError as error:
             name = values.text(key)
-            self._recording.lose("metric that is no number", 1, f"{name}: {error}", about=name)
+            self._recorder.lose("metric that is no number", 1, f"{name}: {error}", about=name)
             return None
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from mlops_integrations.journal import ending
 
 if TYPE_CHECKING:
-    from mlops_integrations.recording.recorder import Recording
+    from mlops_integrations.recording.recorder import Recorder
 
-_opened_in_cell: Final[list[Recording]] = []
+_opened_in_cell: Final[list[Recorder]] = []
 _watched: Final[list[object]] = []
 """The shell whose events we get; a process has one."""
 
@@ -24,7 +24,7 @@ def shell() -> Any:
     return None if get is None else get()
 
 
-def opened(recording: Recording) -> None:
+def opened(recorder: Recorder) -> None:
     """A run was opened, or re-opened: if that is in a notebook's cell, it is known by the cell's end."""
     current = shell()
     if current is None:
@@ -32,7 +32,7 @@ def opened(recording: Recording) -> None:
     if current not in _watched:
         current.events.register("post_run_cell", _after_cell)
         _watched[:] = [current]
-    _opened_in_cell.append(recording)
+    _opened_in_cell.append(recorder)
 
 
 def forget() -> None:
@@ -47,6 +47,6 @@ def _after_cell(result: Any) -> None:
     error = result.error_before_exec or result.error_in_exec
     if error is None:
         return
-    for recording in recordings:
-        if recording.is_open:
-            recording.end(*ending.of_exception(error))
+    for recorder in recordings:
+        if recorder.is_open:
+            recorder.end(*ending.of_exception(error))

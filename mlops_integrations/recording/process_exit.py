@@ -17,29 +17,29 @@ from mlops_integrations.journal import ending
 from mlops_integrations.recording import background, notebook
 
 if TYPE_CHECKING:
-    from mlops_integrations.recording.recorder import Recording
+    from mlops_integrations.recording.recorder import Recorder
 
 _FORGET_ABOVE: Final = 64
 
-_recordings: Final[list[Recording]] = []
+_recorders: Final[list[Recorder]] = []
 """Open ones, and those that ended with something left to deliver, in the order of their opening."""
 
-_everyone: Final[weakref.WeakSet[Recording]] = weakref.WeakSet()
+_everyone: Final[weakref.WeakSet[Recorder]] = weakref.WeakSet()
 _seen_to: Final[list[object]] = []
 """The finalizer of a process that multiprocessing has started, once a run was opened there."""
 
 
-def opened(recording: Recording) -> None:
+def opened(recorder: Recorder) -> None:
     """A recording has opened, or re-opened."""
-    if recording in _recordings:
-        _recordings.remove(recording)
-    if len(_recordings) >= _FORGET_ABOVE:
-        for known in [known for known in _recordings if not known.is_open and not known.awaits_delivery()]:
+    if recorder in _recorders:
+        _recorders.remove(recorder)
+    if len(_recorders) >= _FORGET_ABOVE:
+        for known in [known for known in _recorders if not known.is_open and not known.awaits_delivery()]:
             with contextlib.suppress(ValueError):  # another thread may do the same
-                _recordings.remove(known)
-    _recordings.append(recording)
-    _everyone.add(recording)
-    notebook.opened(recording)
+                _recorders.remove(known)
+    _recorders.append(recorder)
+    _everyone.add(recorder)
+    notebook.opened(recorder)
     _see_multiprocessing_exit()
 
 
@@ -62,38 +62,38 @@ def _at_exit() -> None:
     """End every open run provisionally, then wait once, for all of them together."""
     error = uncaught_exception()
     status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
-    before = time.monotonic() + max((known.settings.finish_timeout for known in _recordings), default=0.0)
-    for recording in _recordings.copy():
+    before = time.monotonic() + max((known.settings.finish_timeout for known in _recorders), default=0.0)
+    for recorder in _recorders.copy():
         try:
-            recording.end(status, reason, provisional=True, seconds=max(0.0, before - time.monotonic()))
+            recorder.end(status, reason, provisional=True, seconds=max(0.0, before - time.monotonic()))
         except Exception as failure:  # of one run: the others are to be ended all the same
-            recording.lose("internal error", 1, f"the run's end was not recorded: {failure!r}")
-    waiting = [recording for recording in _recordings if recording.awaits_delivery()]
+            recorder.lose("internal error", 1, f"the run's end was not recorded: {failure!r}")
+    waiting = [recorder for recorder in _recorders if recorder.awaits_delivery()]
     deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
     try:
-        background.wait(max((known.settings.finish_timeout for known in _recordings), default=0.0))
-        for recording in waiting:
-            recording.wait_for_delivery(deadline - time.monotonic())
+        background.wait(max((known.settings.finish_timeout for known in _recorders), default=0.0))
+        for recorder in waiting:
+            recorder.wait_for_delivery(deadline - time.monotonic())
     except KeyboardInterrupt:
         pass  # a second Ctrl-C: no more waiting; what is left is said below
-    for recording in waiting:
-        recording.say_what_is_left()
-    for recording in _recordings.copy():
-        if recording.is_open:  # a daemon thread has re-opened it meanwhile
-            recording.end(status, reason, provisional=True)
-            recording.wait_for_delivery(min(1.0, deadline - time.monotonic()))
-            recording.say_what_is_left()
-        recording.say_news()
+    for recorder in waiting:
+        recorder.say_what_is_left()
+    for recorder in _recorders.copy():
+        if recorder.is_open:  # a daemon thread has re-opened it meanwhile
+            recorder.end(status, reason, provisional=True)
+            recorder.wait_for_delivery(min(1.0, deadline - time.monotonic()))
+            recorder.say_what_is_left()
+        recorder.say_news()
 
 
 def _after_fork() -> None:
     """In the child: its parent's runs are not its own. Touches no lock, starts nothing, says nothing."""
-    _recordings.clear()
+    _recorders.clear()
     _seen_to.clear()
     notebook.forget()
     background.forget()
-    for recording in list(_everyone):
-        recording.disown()
+    for recorder in list(_everyone):
+        recorder.disown()
 
 
 atexit.register(_at_exit)

@@ -19,8 +19,8 @@ from mlops_integrations.journal.root import point_latest_to
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.recording import values
-from mlops_integrations.recording.messages import Voice
-from mlops_integrations.upload.supervisor import Driver
+from mlops_integrations.recording.messages import Messages
+from mlops_integrations.upload.supervisor import Supervisor
 from mlops_integrations.version import VERSION
 
 LOOK_MS: Final = 5_000
@@ -34,7 +34,7 @@ DELETED: Final = "the run directory was deleted"
 NO_DIRECTORY: Final = "no directory can be written"
 
 
-class Recording:
+class Recorder:
     """One run as this process records it. ``off`` says why it does not, if so."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Recording:
         run: RunDirectory,
         settings: Settings,
         off: str | None,
-        opened: Callable[[Recording], None],
+        opened: Callable[[Recorder], None],
     ) -> None:
         self._opened = opened
         self.spec = spec
@@ -51,7 +51,7 @@ class Recording:
         self.settings = settings
         self.off = off
         self.lock = threading.RLock()
-        self.voice = Voice(run.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
+        self.messages = Messages(run.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
         self.view = CursorView(run.path, settings.tracking_uri)
         self.look_at = 0
         """When to look for news again, in ms since 1970: log calls compare it with their own time.
@@ -62,7 +62,7 @@ class Recording:
         """Called once, when a journal file has been opened."""
         self.before_end: Callable[[float], None] | None = None
         """Called before the end is written, with the seconds that it may take: what is still to be recorded."""
-        self._driver = Driver(run, settings)
+        self._supervisor = Supervisor(run, settings)
         self._writer: JournalWriter | None = None
         self._end: End | None = None
         self._sizes_at_end: dict[str, int] | None = None
@@ -126,7 +126,7 @@ class Recording:
         if is_first:
             point_latest_to(self.run.path)
         self._opened(self)
-        self._driver.start()
+        self._supervisor.start()
         tell, self.when_opened = self.when_opened, None
         if tell is not None:
             tell()
@@ -147,7 +147,7 @@ class Recording:
             spec = self.spec
             experiment = f"id {spec.experiment_id}" if spec.experiment_id else spec.experiment_name
             label = f"{spec.name}-{spec.uid[-4:]}"
-            self.voice.where(label, self.settings.tracking_uri, experiment, delivers=self.has_server)
+            self.messages.started(label, self.settings.tracking_uri, experiment, delivers=self.has_server)
 
     def append(self, record: Record | Points, count: int, *, points: bool = False) -> None:
         """Write a record of ``count`` items, re-opening an ended run. What is not kept is counted and said."""
@@ -187,7 +187,7 @@ class Recording:
         """Count what is not kept, and say it the first time, of each thing that it is ``about``."""
         self._losses[reason] = self._losses.get(reason, 0) + count
         text = f"not kept: {reason}" + (f" ({detail[:300]})" if detail else "")
-        self.voice.once_each(reason, about, "%s", text)
+        self.messages.once_per(reason, about, "%s", text)
 
     def look(self, now: int) -> None:
         """Every few seconds: is the driver well, is the directory there, what is the news?"""
@@ -198,7 +198,7 @@ class Recording:
         if self._is_deleted(writer):
             return
         with contextlib.suppress(OSError):  # the directory can't be read at the moment: looked at again soon
-            self._driver.check()
+            self._supervisor.check()
         self.say_news()
         self._write_losses(writer)
 
@@ -223,7 +223,7 @@ class Recording:
         """Tell what the uploader has written down and was not told yet."""
         state = self.view.now()
         if state is not None:
-            self.voice.news(state)
+            self.messages.server_news(state)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class Recording:
         """At the end of a journal file: the counts by reason; the next file counts from 0."""
         lost = {reason: count for reason, count in self._losses.items() if count}
         if sum(lost.values()) > 1:  # a single one was said when it happened
-            self.voice.again("not kept in all: %s", ", ".join(f"{count:,} x {why}" for why, count in lost.items()))
+            self.messages.always("not kept in all: %s", ", ".join(f"{count:,} x {why}" for why, count in lost.items()))
         self._losses = {}
 
     def _write_losses(self, writer: JournalWriter) -> None:
@@ -301,10 +301,12 @@ class Recording:
             if now >= say_at:
                 say_at = deadline
                 self.say_news()
-                self.voice.again("waiting up to %.0f s for delivery (Ctrl-C ends the wait; no record is lost)", seconds)
+                self.messages.always(
+                    "waiting up to %.0f s for delivery (Ctrl-C ends the wait; no record is lost)", seconds
+                )
             if now >= check_at:
                 with contextlib.suppress(OSError):
-                    self._driver.check()
+                    self._supervisor.check()
                 check_at = now + _CHECK_SECONDS
             time.sleep(min(_GLANCE_SECONDS, deadline - now))
         return True
@@ -362,7 +364,7 @@ class Recording:
         if delivered:
             self._left_said = True  # whatever other processes log into this run now, ours is delivered
         if delivered and self._end is not None and not self._end.provisional:
-            self._driver.wait_for_end(_CHECK_SECONDS)
+            self._supervisor.wait_for_end(_CHECK_SECONDS)
         return delivered
 
     def say_what_is_left(self) -> None:
@@ -372,7 +374,7 @@ class Recording:
             self._left_said = True
             total, state = self._points_before + self._points, self.view.now()
             delivered = 0 if state is None else min(max(0, state.points - (self._delivered_before or 0)), total)
-            self.voice.left_over(delivered, total, self.settings.destination)
+            self.messages.undelivered(delivered, total, self.settings.destination)
 
     def disown(self) -> None:
         """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""

@@ -18,8 +18,8 @@ from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import artifact_snapshots, call_style, process_exit, values
-from mlops_integrations.recording.metric_input import Intake
-from mlops_integrations.recording.recorder import FORKED, LOOK_MS, Recording, now_ms
+from mlops_integrations.recording.metric_input import MetricInput
+from mlops_integrations.recording.recorder import FORKED, LOOK_MS, Recorder, now_ms
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -48,41 +48,41 @@ class Run:
     """
 
     def __init__(self, spec: RunSpec, directory: RunDirectory, settings: Settings, off: str | None = None) -> None:
-        self._recording = Recording(spec, directory, settings, off, process_exit.opened)
-        self._intake = Intake(self._recording)
+        self._recorder = Recorder(spec, directory, settings, off, process_exit.opened)
+        self._metric_input = MetricInput(self._recorder)
         self._params: dict[str, str] = {}
 
     @property
     def uid(self) -> str:
         """Our own id of the run, known at once."""
-        return self._recording.spec.uid
+        return self._recorder.spec.uid
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return self._recording.spec.name
+        return self._recorder.spec.name
 
     @property
     def directory(self) -> Path:
         """The run directory. With tracking disabled it does not exist."""
-        return self._recording.run.path
+        return self._recorder.run.path
 
     @property
     def run_id(self) -> str | None:
         """The server's id of the run; None while there is none."""
-        state = self._recording.view.now()
+        state = self._recorder.view.now()
         return None if state is None else state.run_id
 
     @property
     def url(self) -> str | None:
         """Where to look at the run; None while it is not on a server."""
-        state = self._recording.view.now()
+        state = self._recorder.view.now()
         return None if state is None else state.url
 
     @property
     def is_open(self) -> bool:
         """Whether the run has not ended."""
-        return self._recording.is_open
+        return self._recorder.is_open
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} in {self.directory}>"
@@ -113,7 +113,7 @@ class Run:
             plain = type(metrics) is dict and timestamp is None and not extra and not unknown
             if plain and type(step) is int and values.INT64_MIN <= step <= values.INT64_MAX:
                 # Nearly every call: nothing is to be converted, nothing to be said, the dict is written as it is.
-                steps = self._intake.steps
+                steps = self._metric_input.steps
                 for key, value in metrics.items():
                     if type(value) is not float or value - value != 0.0 or type(key) is not str:
                         break
@@ -123,12 +123,12 @@ class Run:
             if record is None:
                 if extra or unknown:
                     self._say_left_out("log_metrics", extra, unknown)
-                record = self._intake.metrics(metrics, step, timestamp, now)
-            recording = self._recording
+                record = self._metric_input.metrics(metrics, step, timestamp, now)
+            recorder = self._recorder
             if record.values:
-                recording.append(record, len(record.values), points=True)
-            if not 0 < recording.look_at - now <= LOOK_MS:
-                recording.look(now)
+                recorder.append(record, len(record.values), points=True)
+            if not 0 < recorder.look_at - now <= LOOK_MS:
+                recorder.look(now)
         except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call
             if hasattr(metrics, "items"):
                 self.swallow(error)
@@ -162,16 +162,16 @@ class Run:
             self._lose_no_mapping("log_params", params)
             return
         fresh = {}
-        with self._recording.lock:
+        with self._recorder.lock:
             for key, value in values.texts(params):
                 known = self._params.get(key)
                 if known is None:
                     self._params[key] = fresh[key] = value
                 elif known != value:
                     detail = f"{key}: {value!r} after {known!r}"
-                    self._recording.lose("parameter given again with another value", 1, detail, about=key)
+                    self._recorder.lose("parameter given again with another value", 1, detail, about=key)
         if fresh:
-            self._recording.append(Params(now_ms(), fresh), len(fresh))
+            self._recorder.append(Params(now_ms(), fresh), len(fresh))
         self._look_if_due()
 
     @overload
@@ -192,7 +192,7 @@ class Run:
             return
         kept = {values.text(key): values.text(value) for key, value in tags.items()}
         if kept:
-            self._recording.append(Tags(now_ms(), kept), len(kept))
+            self._recorder.append(Tags(now_ms(), kept), len(kept))
         self._look_if_due()
 
     @overload
@@ -228,7 +228,7 @@ class Run:
         """
         if extra or unknown:
             self._say_left_out("log_artifact", extra, unknown)
-        artifact_snapshots.keep(self._recording, local_path, artifact_path, wait=wait)
+        artifact_snapshots.keep(self._recorder, local_path, artifact_path, wait=wait)
 
     # -- waiting and ending -------------------------------------------------------------------------------------
 
@@ -241,22 +241,22 @@ class Run:
         Returns:
             Whether it is. Without a server: False, at once.
         """
-        recording = self._recording
-        if not recording.has_server:
+        recorder = self._recorder
+        if not recorder.has_server:
             return False
         deadline = time.monotonic() + timeout
-        if not self._intake.settle(timeout):
+        if not self._metric_input.settle(timeout):
             return False
         try:
-            sizes = recording.run.sizes()
+            sizes = recorder.run.sizes()
         except OSError:  # it can't be read at the moment
             return False
-        return recording.wait_until(lambda: recording.covered(sizes), deadline - time.monotonic())
+        return recorder.wait_until(lambda: recorder.covered(sizes), deadline - time.monotonic())
 
     def wait(self, timeout: float = 10.0) -> str | None:
         """Wait until the run is on the server; its id there, or None if it is not within ``timeout`` seconds."""
-        if self._recording.has_server:
-            self._recording.wait_until(lambda: self.run_id is not None, timeout)
+        if self._recorder.has_server:
+            self._recorder.wait_until(lambda: self.run_id is not None, timeout)
         return self.run_id
 
     def finish(self, status: str | None = None, timeout: float | None = None) -> bool:
@@ -280,14 +280,14 @@ class Run:
 
     def close(self, status: str, reason: str | None, timeout: float | None = None) -> bool:
         """End the run with a reason, as doors do; see :meth:`finish`."""
-        recording = self._recording
-        seconds = recording.settings.finish_timeout if timeout is None else timeout
+        recorder = self._recorder
+        seconds = recorder.settings.finish_timeout if timeout is None else timeout
         began = time.monotonic()
-        recording.end(status, reason, seconds=seconds or None)
-        if not recording.has_server or seconds <= 0.0:
-            return recording.has_server and recording.is_delivered()
-        delivered = recording.wait_for_delivery(seconds - (time.monotonic() - began))
-        recording.say_what_is_left()
+        recorder.end(status, reason, seconds=seconds or None)
+        if not recorder.has_server or seconds <= 0.0:
+            return recorder.has_server and recorder.is_delivered()
+        delivered = recorder.wait_for_delivery(seconds - (time.monotonic() - began))
+        recorder.say_what_is_left()
         return delivered
 
     def __enter__(self) -> Run:
@@ -299,65 +299,65 @@ class Run:
         if not self.is_open:
             return
         status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
-        if isinstance(error, SystemExit) and self._recording.training_error is not None:
+        if isinstance(error, SystemExit) and self._recorder.training_error is not None:
             # A framework has turned what ended its training into an exit, which says less (and may have code 0).
-            status, reason = self._recording.training_error
+            status, reason = self._recorder.training_error
         self.close(status, reason)
 
     def training_began(self) -> None:
         """For doors: a training has begun. If it has not ended when the interpreter exits, the run is FAILED."""
-        self._recording.training_began()
+        self._recorder.training_began()
 
     def training_ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
         """For doors: the training that began last has ended so."""
-        self._recording.training_ended(status, reason)
+        self._recorder.training_ended(status, reason)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def goes_on_after(self, journals: list[Path]) -> None:
         """These journal files hold what was logged before, by another process: left out steps go on from there."""
-        self._intake.earlier = journals
+        self._metric_input.earlier = journals
 
     @property
-    def recording(self) -> Recording:
+    def recording(self) -> Recorder:
         """What is behind the run, for those who begin it."""
-        return self._recording
+        return self._recorder
 
     @property
     def is_forked(self) -> bool:
         """Whether this is the copy of a run in a forked process, where it does nothing."""
-        return self._recording.off == FORKED
+        return self._recorder.off == FORKED
 
     def adopted(self) -> Run:
         """In a forked process: the same run, recorded through a journal file of this process."""
-        recording = self._recording
-        return Run(recording.spec, recording.run, recording.settings)
+        recorder = self._recorder
+        return Run(recorder.spec, recorder.run, recorder.settings)
 
     def swallow(self, error: Exception) -> None:
         """Our own failure at the border to the training: counted, and said once."""
-        self._recording.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
+        self._recorder.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
 
     def _look_if_due(self) -> None:
         now = now_ms()
-        if not 0 < self._recording.look_at - now <= LOOK_MS:
-            self._recording.look(now)
+        if not 0 < self._recorder.look_at - now <= LOOK_MS:
+            self._recorder.look(now)
 
     def _lose_no_mapping(self, call: str, value: object) -> None:
         detail = f"{call} takes a mapping of names to values, not {type(value).__name__}"
-        self._recording.lose("wrong argument", 1, detail, about=call)
+        self._recorder.lose("wrong argument", 1, detail, about=call)
 
     def _say_left_out(self, call: str, extra: tuple[object, ...], unknown: Mapping[str, object]) -> None:
         names = ", ".join([*(repr(value)[:50] for value in extra), *unknown])
-        self._recording.voice.once(call, "run.%s does not take %s: left out, the rest is recorded", call, names)
+        self._recorder.messages.once(call, "run.%s does not take %s: left out, the rest is recorded", call, names)
 
     def _is_ours(self, call: str, run_id: object) -> bool:
         """Said once: a call that begins with a run id. Whether it is this run's; if not, it counts as lost."""
         ours = run_id is None or run_id in {self.uid, self.run_id}
         what = "It is this run's, the call is recorded" if ours else "It is another run's, the call is not recorded"
         text = "run.%s takes no run id, unlike MlflowClient's: leave it out. %s"
-        self._recording.voice.once(f"{call} {ours}", text, call, what)
+        self._recorder.messages.once(f"{call} {ours}", text, call, what)
         if not ours:
-            self._recording.lose(_FOREIGN_CALL, 1)
+            self._recorder.lose(_FOREIGN_CALL, 1)
         return ours
 
     @never_raising
@@ -369,7 +369,7 @@ class Run:
         if "run_id" in bound and not self._is_ours(call, bound.pop("run_id")):
             return
         if "key" not in bound or "value" not in bound:
-            self._recording.lose("call without a key and a value", 1, call)
+            self._recorder.lose("call without a key and a value", 1, call)
             return
         pair, extra = {values.text(bound.pop("key")): bound.pop("value")}, bound.pop("extra", ())
         if call == "log_metric":
@@ -387,12 +387,12 @@ class Run:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        recording = self._recording
+        recorder = self._recorder
         return {
-            "spec": recording.spec,
-            "directory": recording.run.path,
-            "settings": recording.settings.without_secrets(),
-            "off": recording.off,
+            "spec": recorder.spec,
+            "directory": recorder.run.path,
+            "settings": recorder.settings.without_secrets(),
+            "off": recorder.off,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient:
             spec = structs.replace(spec, resume_run_id=_server_run(chosen, resume))
             run = Run(spec, make_run_directory(chosen.root, spec.name, spec.uid), chosen)
         if opened:
-            run.recording.open()
+            run._recorder.open()
     except OSError as error:
         if chosen.root_is_explicit and not lenient:
             raise RunDirectoryError(f"{chosen.root} can't be used for runs: {error.strerror or error}") from None
@@ -76,7 +76,7 @@ def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient:
 def announce(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> None:
     """Make a run the active one, say where it is recorded, and record the parameters and tags that its maker gave."""
     active_runs.started(run, by_user=by_user)
-    run.recording.say_where()
+    run._recorder.say_where()
     run.set_tags(launch.job_tags() | dict(options.get("tags") or {}))
     run.log_params(options.get("params") or {})
 
@@ -145,7 +145,7 @@ def _made_elsewhere(spec: RunSpec, chosen: Settings, error: OSError, *, opened: 
         root.chmod(0o700)  # a strange umask would keep even its owner out
         run = Run(spec, make_run_directory(root, spec.name, spec.uid), replace(chosen, root=root))
         if opened:
-            run.recording.open()
+            run._recorder.open()
     except OSError:
         logger.warning(
             "mlops: %s can't be used for runs (%s), nor can temporary files: nothing is recorded", chosen.root, error

@@ -18,12 +18,12 @@ def switch_on(options: Mapping[str, Any]) -> None:
     """Record each Trainer that is made from now on, by these keywords of ``start_run``."""
     _options.clear()
     _options.update(options)
-    patching.wrap(Trainer, "__init__", before=_before_init)
+    patching.wrap_method(Trainer, "__init__", before=_before_init)
 
 
 def switch_off() -> None:
     """Have ``Trainer.__init__`` be as it was."""
-    patching.unwrap(Trainer, "__init__", before=_before_init)
+    patching.unwrap_method(Trainer, "__init__", before=_before_init)
 
 
 def _before_init(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import Door, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
 from mlops_integrations.journal import ending
 from mlops_integrations.recording.run import Run
 from mlops_integrations.transformers import _patches, _translation
-from mlops_integrations.transformers._patches import Told
+from mlops_integrations.transformers._patches import TrainerListener
 
 try:
     from accelerate.utils import broadcast_object_list
@@ -53,7 +53,7 @@ def _hook(method: Hook) -> Hook:
     return cast("Hook", guarded(wrapper))
 
 
-class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[misc]  # our type checks run without transformers
+class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type: ignore[misc]  # our type checks run without transformers
     """Records a Trainer's logs and parameters. One callback is one run, however often it trains and evaluates.
 
     A checkpoint names the run that it belongs to: ``train(resume_from_checkpoint=...)`` goes on with it.
@@ -100,14 +100,14 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         uploader: str | None = None,
     ) -> None:
         self._options = {key: value for key, value in keywords_of_start_run(locals()).items() if value is not None}
-        self._door = Door(run, self._options)
+        self._handle = RunHandle(run, self._options)
         self._raw_names = raw_names
         self._log_checkpoints = log_checkpoints
         self._per_rank = per_rank
         self._rank = 0
         self._shared = False
         self._is_bare = run is None and not self._options
-        self._trial: Door | None = None
+        self._trial: RunHandle | None = None
         """Of the trial that goes on or was the last one, within a search."""
         self._trial_number: int | None = None
         self._begun = False
@@ -128,17 +128,17 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         """Made by autolog: records into the user's open run, and gives way to a callback that is added later."""
         callback = cls(**options)
         callback._is_bare = True
-        callback._door.borrow()
+        callback._handle.borrow()
         return callback
 
     @property
     def run(self) -> Run:
         """The run, opened now if it was not yet; while a trial of a search is trained, that of the trial."""
-        return self._current.run if self._training else self._door.run
+        return self._current.run if self._training else self._handle.run
 
     @property
-    def _current(self) -> Door:
-        return self._trial or self._door
+    def _current(self) -> RunHandle:
+        return self._trial or self._handle
 
     def _records(self, *, main: bool) -> bool:
         return (main or self._shared) and not self._is_extra
@@ -187,7 +187,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         self._searching = False
         if self._begun:
             if hasattr(best, "objective"):  # one for several objectives has several best trials
-                self._door.run.set_tags({"mlops.best_trial": best.run_id, "mlops.best_objective": best.objective})
+                self._handle.run.set_tags({"mlops.best_trial": best.run_id, "mlops.best_objective": best.objective})
             self._end_parent()
             self._trial = None
 
@@ -197,8 +197,8 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         self._searching = False
         if self._begun:
             self._trial = None
-            self._door.began()
-            self._door.left(error)
+            self._handle.began()
+            self._handle.left(error)
 
     # -- hooks ----------------------------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
             run = self._current.run
             recorded = {"uid": run.uid, "run_id": run.run_id, "params": self._params.get(run.uid, {})}
         except Exception as error:  # as in a hook: the checkpoint is worth more
-            self._door.swallow(error)
+            self._handle.swallow(error)
             return {"args": {}, "attributes": {}}
         return {"args": {}, "attributes": {"recorded_in": recorded}}
 
@@ -293,7 +293,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
 
     def _keep_name(self, args: Any) -> None:
         if args.run_name and args.run_name != args.output_dir:
-            self._door.keep(run_name=args.run_name)
+            self._handle.keep(run_name=args.run_name)
 
     @guarded
     def _take_place(self, state: Any) -> None:
@@ -309,19 +309,19 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
         self._keep_name(args)
         recorded = self._resumed
         if recorded and not self._begun:
-            before = self._door.prepared
-            self._door.resume(recorded["uid"], recorded["run_id"])
-            run = self._door.prepared
+            before = self._handle.prepared
+            self._handle.resume(recorded["uid"], recorded["run_id"])
+            run = self._handle.prepared
             if run is not before and (run.uid == recorded["uid"] or recorded["run_id"]):
                 self._params[run.uid] = dict(recorded["params"])
-        self._door.began()
+        self._handle.began()
 
     @guarded
     def _share(self, args: Any) -> None:
         """All processes come here, and none may stay away: the others would wait for it."""
         if self._per_rank and not self._shared and args.world_size > 1:
             self._shared, self._rank = True, args.process_index
-            self._door.share(self._rank, _broadcast)
+            self._handle.share(self._rank, _broadcast)
 
     def _began(self, args: Any, model: Any, more: Mapping[str, str] | None = None) -> None:
         self._keep_name(args)
@@ -336,18 +336,18 @@ class MLOpsCallback(TrainerCallback, ExportableState, Told):  # type: ignore[mis
 
     def _end_parent(self) -> None:
         if self._trial is not None and not self._searching:
-            self._door.ended()
+            self._handle.ended()
 
-    def _of_trial(self, state: Any) -> Door:
+    def _of_trial(self, state: Any) -> RunHandle:
         """A door for one trial of a search, whose run is the child of this callback's."""
-        self._door.began()
-        run, options = self._door.run, dict(self._options)
+        self._handle.began()
+        run, options = self._handle.run, dict(self._options)
         for own in ("run_name", "resume", "parent"):
             options.pop(own, None)
-        if not self._door.is_own:
+        if not self._handle.is_own:
             options = _translation.options_beside(run)
         name = state.trial_name or f"{run.name}-{'trial' if self._trial_number is None else self._trial_number}"
-        return Door(None, {**options, "parent": run, "run_name": name})
+        return RunHandle(None, {**options, "parent": run, "run_name": name})
 
     def _describe(self, params: Mapping[str, str]) -> None:
         """Record parameters once; of later trainings and evaluations what is new, and tell what differs."""

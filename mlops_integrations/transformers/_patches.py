@@ -12,7 +12,7 @@ from typing import Any, Final
 from mlops_integrations.framework_support import patching
 
 
-class Told:
+class TrainerListener:
     """A callback that is told of it."""
 
     _is_bare = False
@@ -42,49 +42,51 @@ class Told:
         raise NotImplementedError
 
 
-_entered: Final[ContextVar[Sequence[Told]]] = ContextVar("_entered", default=())
+_entered: Final[ContextVar[Sequence[TrainerListener]]] = ContextVar("_entered", default=())
 """The callbacks of the Trainer that began to train last."""
 
 
 def watch(trainer: type) -> None:
     """Wrap the methods of the Trainer's class, unless that is done."""
-    patching.wrap(trainer, "train", before=_train_begins, failed=_train_failed)
-    patching.wrap(trainer, "evaluate", before=_evaluation_begins, failed=_evaluation_failed)
-    patching.wrap(trainer, "predict", before=_prediction_begins, failed=_evaluation_failed)
-    patching.wrap(trainer, "hyperparameter_search", before=_search_begins, failed=_search_failed, done=_search_done)
+    patching.wrap_method(trainer, "train", before=_train_begins, failed=_train_failed)
+    patching.wrap_method(trainer, "evaluate", before=_evaluation_begins, failed=_evaluation_failed)
+    patching.wrap_method(trainer, "predict", before=_prediction_begins, failed=_evaluation_failed)
+    patching.wrap_method(
+        trainer, "hyperparameter_search", before=_search_begins, failed=_search_failed, done=_search_done
+    )
 
 
-def replaced(callback: Told) -> Told | None:
+def replaced(callback: TrainerListener) -> TrainerListener | None:
     """Which of a Trainer's callbacks gives way to this new one: each is told once."""
     found = next((other for other in _entered.get() if type(other) is type(callback)), None)
     _entered.set([other for other in _entered.get() if other is not found])
     return found
 
 
-def _callbacks(trainer: Any) -> list[Told]:
+def _callbacks(trainer: Any) -> list[TrainerListener]:
     """Ours. Beside one with arguments, a bare one records nothing."""
     handler = getattr(trainer, "callback_handler", None)
-    found = [callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, Told)]
+    found = [callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, TrainerListener)]
     chosen = next((callback for callback in found if not callback._is_bare), found[0] if found else None)
     for callback in found:
         callback._is_extra = callback._is_bare and callback is not chosen
     return found
 
 
-def _recording(trainer: Any) -> list[Told]:
+def _recorder(trainer: Any) -> list[TrainerListener]:
     main = trainer.is_world_process_zero()
     return [callback for callback in _callbacks(trainer) if callback._records(main=main)]
 
 
 def _train_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _entered.set(_callbacks(trainer))
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         callback._entering_train(trainer, kwargs.get("trial", args[1] if len(args) > 1 else None))
     return args, kwargs
 
 
 def _evaluation_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str = "eval") -> Any:
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         callback._entering_evaluation(trainer, kwargs.get("metric_key_prefix", args[2] if len(args) > 2 else prefix))
     return args, kwargs
 
@@ -94,28 +96,28 @@ def _prediction_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _train_failed(trainer: Any, error: BaseException) -> None:
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         callback._training = True  # also if it was told of the end before
         callback._left(error)
 
 
 def _evaluation_failed(trainer: Any, error: BaseException) -> None:
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         if not callback._training:  # else the training tells
             callback._left(error)
 
 
 def _search_begins(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         callback._searching = True
     return args, kwargs
 
 
 def _search_done(trainer: Any, best: Any) -> None:
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         callback._search_done(best)
 
 
 def _search_failed(trainer: Any, error: BaseException) -> None:
-    for callback in _recording(trainer):
+    for callback in _recorder(trainer):
         callback._search_left(error)

@@ -83,7 +83,7 @@ def news(known: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[str, st
 
 def options_beside(run: Any) -> dict[str, Any]:
     """Keywords for another run, in the same experiment, on the same server and in the same directory as this one."""
-    spec, chosen = run.recording.spec, run.recording.settings
+    spec, chosen = run._recorder.spec, run._recorder.settings
     by_name = spec.experiment_id is None
     return {
         "experiment_name": spec.experiment_name if by_name else None,

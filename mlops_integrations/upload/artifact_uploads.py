@@ -16,7 +16,7 @@ from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import Artifact
 from mlops_integrations.untrusted import stays_within
 from mlops_integrations.upload.pacing import backoff
-from mlops_integrations.upload.server_calls import Asking
+from mlops_integrations.upload.server_calls import ServerCalls
 
 MISSING: Final = "file is missing"
 LEADS_OUT: Final = "path that leads out of the run's artifacts"
@@ -28,11 +28,13 @@ _LOOK_AGAIN_SECONDS: Final = 0.5
 class Artifacts:
     """What is to be sent of one run's files."""
 
-    def __init__(self, directory: Path, backend: Backend, state: Cursor, asking: Asking, rng: random.Random) -> None:
+    def __init__(
+        self, directory: Path, backend: Backend, state: Cursor, asking: ServerCalls, rng: random.Random
+    ) -> None:
         self._directory = directory
         self._backend = backend
         self._state = state
-        self._asking = asking
+        self._calls = asking
         self._rng = rng
         self._tries = 0
         self._try_at = 0.0
@@ -68,7 +70,7 @@ class Artifacts:
         Raises:
             InterruptedUploadError: told to stop.
         """
-        if not self.are_left or self._asking.now() < self._try_at:
+        if not self.are_left or self._calls.now() < self._try_at:
             return False
         waiting = self._state.artifacts_waiting
         astray = next((path for path in waiting if not stays_within(path)), None)
@@ -80,18 +82,18 @@ class Artifacts:
         if path is None:
             if not writers_are_gone:
                 self._put_off(None)
-                self._try_at = min(self._try_at, self._asking.now() + _LOOK_AGAIN_SECONDS)
+                self._try_at = min(self._try_at, self._calls.now() + _LOOK_AGAIN_SECONDS)
                 return False
             return self._done(next(iter(waiting)), MISSING)
         file = self._directory / waiting[path]
-        outcome = self._backend.send_artifact(self._state.run_id or "", path, file, self._asking.glance)
+        outcome = self._backend.send_artifact(self._state.run_id or "", path, file, self._calls.checkpoint)
         if outcome.kind is Kind.OK:
             return self._done(path, None)
         if outcome.kind is Kind.REFUSED:
             return self._done(path, outcome.message or outcome.code or "refused")
         waiting[path] = waiting.pop(path)  # the others come first now: it may be this file alone
         self._put_off(outcome.retry_after)
-        self._asking.say_trouble(f"artifact {path}: {outcome.message}", stopped=False)
+        self._calls.write_trouble(f"artifact {path}: {outcome.message}", stopped=False)
         return False
 
     def _is_there(self, name: str, *, settled: bool) -> bool:
@@ -111,10 +113,10 @@ class Artifacts:
             self._state.artifacts_kept[reason] = self._state.artifacts_kept.get(reason, 0) + 1
             self._state.artifacts_kept_first.setdefault(reason, path)
         self._tries = 0
-        self._asking.answered()
-        self._asking.save()
+        self._calls.answered()
+        self._calls.save()
         return True
 
     def _put_off(self, retry_after: float | None) -> None:
         self._tries += 1
-        self._try_at = self._asking.now() + backoff(self._tries, retry_after, self._rng)
+        self._try_at = self._calls.now() + backoff(self._tries, retry_after, self._rng)

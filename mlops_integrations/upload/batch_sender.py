@@ -22,13 +22,13 @@ from mlops_integrations.backends.protocol import (
 )
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.cursor import Cursor, Sending
-from mlops_integrations.upload.server_calls import Asking
+from mlops_integrations.upload.server_calls import ServerCalls
 
 SUSPECT_AFTER: Final = 4
 """Internal errors of the server at one request, before that is suspected."""
 
 
-def token_of(uid: str, state: Cursor, *content: object) -> str:
+def idempotency_token(uid: str, state: Cursor, *content: object) -> str:
     """The name of one write of a run: at most 64 characters, and nothing can be read from it.
 
     Args:
@@ -52,17 +52,17 @@ class Sender:
         uid: the run.
     """
 
-    def __init__(self, backend: Backend, state: Cursor, asking: Asking, uid: str) -> None:
+    def __init__(self, backend: Backend, state: Cursor, asking: ServerCalls, uid: str) -> None:
         self._backend = backend
         self._state = state
-        self._asking = asking
+        self._calls = asking
         self._uid = uid
         self._doubtful = False
         """Of this chunk something may be there that the server does not know by its name."""
         self._doubled = 0
 
     @property
-    def names_writes(self) -> bool:
+    def has_idempotency_tokens(self) -> bool:
         """Whether the server knows writes by their names."""
         return self._backend.limits.token_seconds > 0.0
 
@@ -73,12 +73,12 @@ class Sender:
 
     def begin(self, positions: Mapping[str, int]) -> None:
         """A chunk that ends there is about to be sent."""
-        if not self.names_writes:
+        if not self.has_idempotency_tokens:
             # The next uploader may cut its chunks elsewhere: it is to know how far this one may have come.
             self._doubtful = self._state.is_unsure
             known = self._state.unsure
             self._state.unsure = known | {name: max(end, known.get(name, 0)) for name, end in positions.items()}
-            self._asking.save()
+            self._calls.save()
             return
         sending = self._state.sending
         if sending is None or sending.positions != positions:
@@ -110,8 +110,8 @@ class Sender:
 
         def attempt() -> Outcome[None]:
             nonlocal left, unclear, unacknowledged
-            if self._names_are_old():
-                self._rename()
+            if self._tokens_are_old():
+                self._renew_tokens()
             if unacknowledged or ((unclear or self._doubtful) and left.metrics):
                 missing = self._unsent(run_id, left, everything=unacknowledged)
                 if missing.value is None:
@@ -119,11 +119,11 @@ class Sender:
                 left = missing.value
             if not len(left):
                 return Outcome(Kind.OK)
-            name = token_of(self._uid, self._state, left) if self.names_writes else ""
+            name = idempotency_token(self._uid, self._state, left) if self.has_idempotency_tokens else ""
             outcome = self._backend.send(run_id, left, name)
             if outcome.forgotten:
-                self._rename()
-            unclear = outcome.ambiguous and not self.names_writes
+                self._renew_tokens()
+            unclear = outcome.ambiguous and not self.has_idempotency_tokens
             unacknowledged = outcome.unacknowledged
             return outcome
 
@@ -132,10 +132,10 @@ class Sender:
             suspect = outcome.suspect and attempt >= suspect_after
             return suspect and self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
 
-        outcome = self._asking.ask(attempt, full=full, is_hopeless=is_hopeless)
+        outcome = self._calls.ask(attempt, full=full, is_hopeless=is_hopeless)
         if outcome.suspect and not outcome.ok:
             self._doubtful = True  # it may have been done all the same; its parts are other writes
-        if outcome.ok and self._doubtful and self.names_writes:
+        if outcome.ok and self._doubtful and self.has_idempotency_tokens:
             self._doubled += len(left.metrics)
         return outcome
 
@@ -147,7 +147,7 @@ class Sender:
         missing: list[Metric] = []
         for metrics in by_name.values():
             part = Batch(metrics)
-            found = self._asking.ask(
+            found = self._calls.ask(
                 lambda part=part: self._backend.missing(run_id, part, everything=everything)  # type: ignore[misc]
             )
             if found.value is None:
@@ -155,18 +155,18 @@ class Sender:
             missing += found.value.metrics
         texts = Batch((), batch.params, batch.tags)
         if everything and len(texts):
-            found = self._asking.ask(lambda: self._backend.missing(run_id, texts, everything=True))
+            found = self._calls.ask(lambda: self._backend.missing(run_id, texts, everything=True))
             if found.value is None:
                 return found
             texts = found.value
         return Outcome(Kind.OK, Batch(missing, texts.params, texts.tags))
 
-    def _names_are_old(self) -> bool:
+    def _tokens_are_old(self) -> bool:
         sending = self._state.sending
         lifetime = self._backend.limits.token_seconds * 1000
-        return self.names_writes and sending is not None and _now() - sending.since > lifetime
+        return self.has_idempotency_tokens and sending is not None and _now() - sending.since > lifetime
 
-    def _rename(self) -> None:
+    def _renew_tokens(self) -> None:
         """The server no longer knows the names of this chunk: what is there can only be seen."""
         self._doubtful = True
         if self._state.sending is not None:
@@ -175,7 +175,7 @@ class Sender:
     def _name(self, positions: Mapping[str, int]) -> None:
         before = 0 if self._state.sending is None else self._state.sending.since
         self._state.sending = Sending(dict(positions), max(_now(), before + 1))
-        self._asking.save()
+        self._calls.save()
 
 
 def _now() -> int:

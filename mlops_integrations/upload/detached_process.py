@@ -36,7 +36,7 @@ _GLANCE_SECONDS: Final = 0.01
 _STARTER_SECONDS: Final = 10.0
 
 
-class Detached:
+class DetachedProcess:
     """A process that was started so."""
 
     def __init__(self, pid: int) -> None:
@@ -68,7 +68,7 @@ class Detached:
 
 def start(
     command: Sequence[str], *, log: int, directory: Path, environment: Mapping[str, str], descriptors: Sequence[int]
-) -> Detached:
+) -> DetachedProcess:
     """Start a program in a session apart from ours, with nothing to read.
 
     Args:
@@ -95,16 +95,16 @@ def start(
             timeout=_STARTER_SECONDS,
             check=False,
         )
-        return Detached(int(starter.stdout))
+        return DetachedProcess(int(starter.stdout))
     except subprocess.TimeoutExpired as late:
         if late.stdout:  # it runs: a process forked in this moment holds the other end of the pipe
-            return Detached(int(late.stdout))
+            return DetachedProcess(int(late.stdout))
         raise OSError(f"{by[0]} does not start it within {_STARTER_SECONDS:g} s") from None
     except ValueError:
         raise OSError(f"{by[0]} could not start it") from None
 
 
-def hindrance(program: str) -> str | None:
+def why_not(program: str) -> str | None:
     """Why this program can't be started, if that can be said beforehand."""
     if sys.platform == "win32":
         return "side processes are not supported on Windows"

@@ -21,7 +21,7 @@ _MORE_CHANCES: Final = (60.0,)
 """Likewise, if it has taken nothing at all: perhaps it fails at everything of this kind, for the moment."""
 
 
-class Refusals:
+class RejectedRecords:
     """What goes to the file ``refused.jsonl`` of a run directory, and is counted by reason in the cursor.
 
     Both happen at ``commit``, with the cursor's move: a chunk that is read again must not be counted twice.
@@ -77,7 +77,7 @@ class Refusals:
         self._lines, self._counts, self._first = [], {}, {}
 
 
-def sift(
+def deliver_all_but_rejected(
     batch: Batch,
     send: Callable[[Batch], Outcome[None]],
     set_aside: Callable[[Batch, Outcome[None]], None],
@@ -108,13 +108,13 @@ def sift(
         else:
             set_aside(part, why)
 
-    taken = divide(batch, send, judge, refused)
+    taken = bisect(batch, send, judge, refused)
     while suspects and chances and (taken == 0 or len(chances) > len(_MORE_CHANCES)):
         wait(chances.pop(0))
         again = joined([part for part, _ in suspects])
         suspects.clear()
         outcome = send(again)
-        taken += len(again) if outcome.ok else divide(again, send, judge, outcome)
+        taken += len(again) if outcome.ok else bisect(again, send, judge, outcome)
     for part, why in suspects:
         set_aside(part, why)
     return taken
@@ -129,7 +129,7 @@ def joined(parts: Sequence[Batch]) -> Batch:
     )
 
 
-def divide(
+def bisect(
     batch: Batch,
     send: Callable[[Batch], Outcome[None]],
     set_aside: Callable[[Batch, Outcome[None]], None],
@@ -148,5 +148,5 @@ def divide(
         if len(half) == 0:
             continue
         outcome = send(half)
-        taken += len(half) if outcome.ok else divide(half, send, set_aside, outcome)
+        taken += len(half) if outcome.ok else bisect(half, send, set_aside, outcome)
     return taken

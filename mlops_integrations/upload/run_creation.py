@@ -18,8 +18,8 @@ from mlops_integrations.backends.protocol import Backend, Kind, Outcome, ServerR
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
-from mlops_integrations.upload.batch_sender import token_of
-from mlops_integrations.upload.server_calls import Asking, RunGoneError, StoppedByServerError
+from mlops_integrations.upload.batch_sender import idempotency_token
+from mlops_integrations.upload.server_calls import RunGoneError, ServerCalls, StoppedByServerError
 
 T = TypeVar("T")
 
@@ -27,13 +27,13 @@ _LOOK_PAUSES: Final = (1.0, 4.0, 25.0)
 """Seconds between the looks for a run whose creation had no clear answer: after 1, 5 and 30 s in all."""
 
 
-class Opening:
+class RunCreation:
     """The steps from a cursor without a run id to one with it."""
 
-    def __init__(self, backend: Backend, state: Cursor, asking: Asking) -> None:
+    def __init__(self, backend: Backend, state: Cursor, asking: ServerCalls) -> None:
         self._backend = backend
         self._state = state
-        self._asking = asking
+        self._calls = asking
 
     def open(self, spec: RunSpec, sizes: Mapping[str, int], *, known_elsewhere: bool = False) -> None:
         """Give the cursor the run's id on the server.
@@ -50,12 +50,12 @@ class Opening:
         left_behind = self._state.intent is not None
         before = sizes if left_behind or known_elsewhere else {}
         if spec.resume_run_id is not None:
-            self._adopt(self._sure(self._asking.ask(lambda: self._backend.get_run(spec.resume_run_id or ""))), before)
+            self._adopt(self._sure(self._calls.ask(lambda: self._backend.get_run(spec.resume_run_id or ""))), before)
             return
         if self._state.experiment_id is None:
             name, number = spec.experiment_name, spec.experiment_id
-            token = token_of(spec.uid, self._state, "experiments/create", name)
-            opened = self._asking.ask(lambda: self._backend.open_experiment(name, number, token))
+            token = idempotency_token(spec.uid, self._state, "experiments/create", name)
+            opened = self._calls.ask(lambda: self._backend.open_experiment(name, number, token))
             if opened.kind is Kind.REFUSED:
                 raise StoppedByServerError(f"{opened.message}. `sync --experiment NAME` puts the run into another one")
             self._state.experiment_id = _value(opened)
@@ -64,7 +64,7 @@ class Opening:
             return
         self._state.intent = int(time.time() * 1000)
         self._state.ambiguous |= left_behind
-        self._asking.save(durable=True)
+        self._calls.save(durable=True)
         pauses = (0.0, *_LOOK_PAUSES) if left_behind else (0.0,) * known_elsewhere
         self._adopt(self._look(spec.uid, pauses) or self._create(spec), before)
 
@@ -80,46 +80,46 @@ class Opening:
         experiment_id = self._state.experiment_id or ""
         parent = self.parent_run_id(spec)
         attempt = forgotten = 0
-        began = self._asking.now()
+        began = self._calls.now()
         while True:
-            token = token_of(spec.uid, self._state, "runs/create", forgotten)
+            token = idempotency_token(spec.uid, self._state, "runs/create", forgotten)
             made = self._backend.create_run(experiment_id, spec, parent, token)
             if made.ok:
-                self._asking.answered()
+                self._calls.answered()
                 self._state.parent_set = parent is not None
                 return ServerRun(_value(made), experiment_id, "RUNNING", active=True, empty=True)
             if made.kind is Kind.REFUSED:
                 raise StoppedByServerError(made.message)
             attempt += 1
             forgotten += made.forgotten
-            self._asking.trouble(made)
+            self._calls.note_trouble(made)
             if made.ambiguous:
                 self._state.ambiguous = True
-                self._asking.save(durable=True)
+                self._calls.save(durable=True)
                 found = self._look(spec.uid, _LOOK_PAUSES)
                 if found is not None:
                     return found
                 # The looks were answered, the creation was not.
-                self._asking.trouble(made)
-                self._asking.check_patience(began, made.message)
+                self._calls.note_trouble(made)
+                self._calls.check_patience(began, made.message)
             else:
-                self._asking.back_off(attempt, made)
+                self._calls.back_off(attempt, made)
 
     def _await(self, uid: str) -> ServerRun:
         """The run that another rank makes."""
-        began, attempt = self._asking.now(), 0
+        began, attempt = self._calls.now(), 0
         while True:
             found = self._look(uid, (0.0,))
             if found is not None:
                 return found
             attempt += 1
             missing: Outcome[None] = Outcome(Kind.RETRY, message="the process of rank 0 has not made the run yet")
-            self._asking.check_patience(began, missing.message)
-            self._asking.back_off(attempt, missing)
+            self._calls.check_patience(began, missing.message)
+            self._calls.back_off(attempt, missing)
 
     def _look(self, uid: str, pauses: tuple[float, ...]) -> ServerRun | None:
         for pause in pauses:
-            self._asking.wait(pause)
+            self._calls.wait(pause)
             runs = self._found(uid)
             if runs:
                 # Of twins, the one that was already written to.
@@ -128,7 +128,7 @@ class Opening:
 
     def _found(self, uid: str) -> list[ServerRun]:
         experiment_id = self._state.experiment_id or ""
-        return _value(self._asking.ask(lambda: self._backend.find_runs(experiment_id, uid)))
+        return _value(self._calls.ask(lambda: self._backend.find_runs(experiment_id, uid)))
 
     def _sure(self, outcome: Outcome[ServerRun]) -> ServerRun:
         if outcome.kind is Kind.REFUSED:
@@ -146,7 +146,7 @@ class Opening:
         self._state.experiment_id = run.experiment_id
         self._state.url = self._backend.run_url(run.experiment_id, run.run_id)
         self._state.status, self._state.reason = run.status, run.reason
-        self._asking.save(durable=True)
+        self._calls.save(durable=True)
 
     def parent_run_id(self, spec: RunSpec) -> str | None:
         """The parent's id on this server, or None while it has none."""
@@ -167,14 +167,14 @@ class Opening:
         for run in self._found(spec.uid):
             if run.run_id != self._state.run_id and run.empty:
                 twin = run.run_id
-                token = token_of(spec.uid, self._state, "runs/delete", twin)
+                token = idempotency_token(spec.uid, self._state, "runs/delete", twin)
                 if self._delete(run.run_id, token).ok:
                     self._state.deleted_twins.append(twin)
         self._state.ambiguous = False
-        self._asking.save()
+        self._calls.save()
 
     def _delete(self, run_id: str, token: str) -> Outcome[None]:
-        return self._asking.ask_until_seen(
+        return self._calls.ask_until_seen(
             lambda: self._backend.delete_run(run_id, token),
             lambda: self._backend.get_run(run_id),
             lambda run: not run.active,

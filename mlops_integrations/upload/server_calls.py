@@ -19,7 +19,7 @@ from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer, backoff
 
 T = TypeVar("T")
 
-_GLANCE_SECONDS: Final = 0.1
+_CHECK_SECONDS: Final = 0.1
 
 
 class InterruptedUploadError(Exception):
@@ -39,7 +39,7 @@ class RunGoneError(StoppedByServerError):
 
 
 @dataclass(slots=True)
-class Surroundings:
+class UploadContext:
     """The world as the uploader sees it: time, chance, and what others want of it."""
 
     stop: Callable[[], bool] = lambda: False
@@ -55,20 +55,20 @@ class Surroundings:
     """Called at each answer of the server."""
 
 
-class Asking:
+class ServerCalls:
     """Server calls on behalf of one cursor."""
 
     def __init__(
-        self, state: Cursor, path: Path, pacer: Pacer, around: Surroundings, tend: Callable[[], None] = lambda: None
+        self, state: Cursor, path: Path, pacer: Pacer, context: UploadContext, tend: Callable[[], None] = lambda: None
     ) -> None:
         self._tend = tend
         self._state = state
         self._path = path
         self._pacer = pacer
-        self._around = around
+        self._context = context
         self._woken_at = 0  # whoever woke an uploader before this one came up is still waiting
-        self._last_answer = around.clock()
-        self._asking = 0
+        self._last_answer = context.clock()
+        self._calls = 0
 
     def ask(
         self,
@@ -88,21 +88,21 @@ class Asking:
             InterruptedUploadError: told to stop.
             GaveUpError: patience is at its end.
         """
-        self._asking += 1
+        self._calls += 1
         try:
             return self._ask(call, full, is_hopeless)
         finally:
-            self._asking -= 1
+            self._calls -= 1
 
     def _ask(
         self, call: Callable[[], Outcome[T]], full: bool, is_hopeless: Callable[[int, Outcome[T]], bool]
     ) -> Outcome[T]:
         attempt, since = 0, self.now()
         while True:
-            self.glance()
-            began = self._around.clock()
+            self.checkpoint()
+            began = self._context.clock()
             outcome = call()
-            spent = self._around.clock() - began
+            spent = self._context.clock() - began
             if outcome.ok:
                 self._pacer.observe(spent, full=full)
             if outcome.kind in {Kind.OK, Kind.REFUSED}:
@@ -112,7 +112,7 @@ class Asking:
             if is_hopeless(attempt, outcome):
                 self.answered()
                 return Outcome(Kind.REFUSED, None, outcome.message, outcome.code, suspect=outcome.suspect)
-            self.trouble(outcome)
+            self.note_trouble(outcome)
             # What was asked meanwhile may have been answered: of this call that says nothing.
             self.back_off(attempt, outcome, spent, since)
 
@@ -142,17 +142,17 @@ class Asking:
 
     def answered(self) -> None:
         """The server speaks to us: whatever the trouble was, it is over, unless another call still waits."""
-        self._last_answer = self._around.clock()
-        self._around.on_answer()
-        if self._state.trouble is not None and self._asking <= 1:
+        self._last_answer = self._context.clock()
+        self._context.on_answer()
+        if self._state.trouble is not None and self._calls <= 1:
             self._state.trouble = None
             self.save()
 
-    def trouble(self, outcome: Outcome[T], *, stopped: bool = False) -> None:
+    def note_trouble(self, outcome: Outcome[T], *, stopped: bool = False) -> None:
         """Write down why nothing moves."""
-        self.say_trouble(outcome.message, stopped=stopped, request_id=outcome.request_id)
+        self.write_trouble(outcome.message, stopped=stopped, request_id=outcome.request_id)
 
-    def say_trouble(self, message: str, *, stopped: bool, request_id: str | None = None) -> None:
+    def write_trouble(self, message: str, *, stopped: bool, request_id: str | None = None) -> None:
         """Write down why nothing moves; the time of its beginning stays."""
         known = self._state.trouble
         since = known.since if known is not None else int(time.time() * 1000)
@@ -170,9 +170,9 @@ class Asking:
             spent: seconds that it took.
             since: when the first attempt began. Default: the time of the server's last answer.
         """
-        around = self._around
+        context = self._context
         self.check_patience(self._last_answer if since is None else since, outcome.message)
-        seconds = backoff(attempt, outcome.retry_after, around.rng, spent)
+        seconds = backoff(attempt, outcome.retry_after, context.rng, spent)
         if outcome.kind is Kind.DENIED:
             seconds = max(seconds, min(DENIED_BACKOFF, 2.0 ** min(attempt, 16)))
         asked_for = outcome.retry_after is not None or outcome.kind is Kind.DENIED
@@ -180,7 +180,7 @@ class Asking:
 
     def now(self) -> float:
         """The clock's time."""
-        return self._around.clock()
+        return self._context.clock()
 
     def check_patience(self, since: float, message: str) -> None:
         """Give up if nothing has come of it for longer than we have patience.
@@ -188,33 +188,33 @@ class Asking:
         Raises:
             GaveUpError: so it is.
         """
-        if self._around.patience is not None and self.now() - since > self._around.patience:
+        if self._context.patience is not None and self.now() - since > self._context.patience:
             raise GaveUpError(message)
 
     def wait(self, seconds: float, *, for_nobody: bool = True) -> None:
         """Sleep; unless ``for_nobody``, until somebody wakes us."""
-        end = self._around.clock() + seconds
+        end = self._context.clock() + seconds
         while True:
-            self.glance()
+            self.checkpoint()
             if not for_nobody and self.woken():
                 return
-            left = end - self._around.clock()
+            left = end - self._context.clock()
             if left <= 0:
                 return
-            self._around.sleep(min(left, _GLANCE_SECONDS))
+            self._context.sleep(min(left, _CHECK_SECONDS))
 
     def woken(self) -> bool:
         """Whether somebody has come to wait for us since the last time this was asked."""
-        woken_at = self._around.wake_time()
+        woken_at = self._context.wake_time()
         if woken_at == self._woken_at:
             return False
         self._woken_at = woken_at
         return True
 
-    def glance(self) -> None:
+    def checkpoint(self) -> None:
         """Do what must go on during every wait; raise if told to stop."""
         self._tend()
-        if self._around.stop():
+        if self._context.stop():
             raise InterruptedUploadError
 
     def save(self, *, durable: bool = False) -> None:

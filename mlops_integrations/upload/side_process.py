@@ -54,7 +54,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     """
     from mlops_integrations.config import settings
     from mlops_integrations.journal.rundir import RunDirectory
-    from mlops_integrations.upload.worker import Delivery
+    from mlops_integrations.upload.worker import UploadWorker
 
     logging.basicConfig(level=logging.INFO)
     logging.getLogger().handlers[0].setFormatter(_Plain("%(asctime)s %(process)d %(message)s"))
@@ -63,7 +63,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     hours = _Hours(settings.linger())
     pid, _, rest = parent.partition(":")
     pidfd, _, start_time = rest.partition(":")
-    delivery = Delivery(
+    delivery = UploadWorker(
         run,
         "side process",
         lambda: hours.over(training_is_gone=delivery.writers.over),
@@ -75,7 +75,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     with contextlib.suppress(OSError):  # a disk that fails for a moment: said, and tried again, by what follows
         delivery.writers.poll()
     run.say_ready()
-    hours.watch(lambda: delivery.writers.over_by_now)
+    hours.watch(lambda: delivery.writers.nobody_to_wait_for_now)
     try:
         delivery.run()
     except TimeIsOverError:

@@ -20,7 +20,7 @@ from mlops_integrations.journal import cursor, files, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.untrusted import escaped
 from mlops_integrations.upload import detached_process
-from mlops_integrations.upload.detached_process import Detached
+from mlops_integrations.upload.detached_process import DetachedProcess
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -29,13 +29,13 @@ _MOST_FAILURES: Final = 3
 _SCRIPT: Final = Path(__file__).with_name("side_process.py")
 
 
-class Driver:
+class Supervisor:
     """Sees to it that somebody delivers (or at least watches) one run directory while this process lives."""
 
     def __init__(self, run: RunDirectory, settings: Settings) -> None:
         self._run = run
         self._settings = settings
-        self._process: Detached | None = None
+        self._process: DetachedProcess | None = None
         self._thread: threading.Thread | None = None
         self._started_at = 0.0
         self._failures = 0
@@ -47,8 +47,8 @@ class Driver:
             return
         if self._settings.uploader == "thread":
             self._start_thread()
-        elif (hindrance := _no_process_because()) is not None:
-            self._fall_back(hindrance)
+        elif (why_not := _no_process_because()) is not None:
+            self._fall_back(why_not)
         else:
             self._start_process()
 
@@ -140,12 +140,12 @@ class Driver:
     def _start_thread(self) -> bool:
         if self._settings.destination is None:
             return False
-        from mlops_integrations.upload.worker import Delivery
+        from mlops_integrations.upload.worker import UploadWorker
 
-        delivery = Delivery(
+        worker = UploadWorker(
             self._run, "thread", lambda: False, self._settings.destination, settings_module.access(self._settings)
         )
-        thread = threading.Thread(target=_run_thread, args=(delivery,), name="mlops-uploader", daemon=True)
+        thread = threading.Thread(target=_run_thread, args=(worker,), name="mlops-uploader", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -155,18 +155,18 @@ class Driver:
         return True
 
 
-def _run_thread(delivery: object) -> None:
-    from mlops_integrations.upload.worker import Delivery
+def _run_thread(worker: object) -> None:
+    from mlops_integrations.upload.worker import UploadWorker
 
-    assert isinstance(delivery, Delivery)
+    assert isinstance(worker, UploadWorker)
     try:
-        delivery.run()
+        worker.run()
     except Exception:  # the border of a thread: a traceback out of it would land in the user's terminal
         logger.warning("mlops: the uploader thread failed; what is left waits for `sync`", exc_info=True)
 
 
 def _no_process_because() -> str | None:
-    return "this is a frozen program" if getattr(sys, "frozen", False) else detached_process.hindrance(sys.executable)
+    return "this is a frozen program" if getattr(sys, "frozen", False) else detached_process.why_not(sys.executable)
 
 
 def _own_pidfd() -> int | None:

@@ -25,13 +25,13 @@ from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import Record
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.upload.artifact_uploads import Artifacts
-from mlops_integrations.upload.batch_sender import Sender, token_of
+from mlops_integrations.upload.batch_sender import Sender, idempotency_token
 from mlops_integrations.upload.batches import Chunk, requests_of
 from mlops_integrations.upload.pacing import Pacer
-from mlops_integrations.upload.rejection import Refusals, sift
-from mlops_integrations.upload.run_creation import Opening
-from mlops_integrations.upload.server_calls import Asking, RunGoneError, StoppedByServerError, Surroundings
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.rejection import RejectedRecords, deliver_all_but_rejected
+from mlops_integrations.upload.run_creation import RunCreation
+from mlops_integrations.upload.server_calls import RunGoneError, ServerCalls, StoppedByServerError, UploadContext
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 _OLDER_LENGTHS: Final = (5_000, 500, 250)
 """What servers of earlier years keep of a text, in characters: learnt by trying."""
@@ -61,23 +61,23 @@ class Uploader:
         run: RunDirectory,
         backend: Backend,
         destination: str,
-        writers: Writers,
-        around: Surroundings,
+        writers: WriterProcesses,
+        context: UploadContext,
         on_progress: Callable[[Cursor], None] = lambda _: None,
     ) -> None:
         self._run = run
         self._backend = backend
         self._writers = writers
-        self._clock = around.clock
+        self._clock = context.clock
         self._on_progress = on_progress
         path = cursor.cursor_path(run.path, destination)
         # A cursor that can't be read (a power failure may leave it empty) knew of a run: it is looked for.
         self.state = cursor.load(path) or Cursor(destination, intent=0 if path.exists() else None)
-        self._pacer = Pacer(around.rng)
-        self._asking = Asking(self.state, path, self._pacer, around, self._tend)
-        self._opening = Opening(backend, self.state, self._asking)
-        self._refusals = Refusals(run.refused, self.state)
-        self._artifacts = Artifacts(run.path, backend, self.state, self._asking, around.rng)
+        self._pacer = Pacer(context.rng)
+        self._calls = ServerCalls(self.state, path, self._pacer, context, self._tend)
+        self._creation = RunCreation(backend, self.state, self._calls)
+        self._rejected = RejectedRecords(run.refused, self.state)
+        self._artifacts = Artifacts(run.path, backend, self.state, self._calls, context.rng)
         self._bad_lines_before = self.state.bad_lines
         self._tend_at = 0.0
         self._taken = 0
@@ -87,7 +87,7 @@ class Uploader:
         self._positions: dict[str, int] = {}
         self._chunk = Chunk()
         self._spec = run.spec()
-        self._sender = Sender(backend, self.state, self._asking, self._spec.uid)
+        self._sender = Sender(backend, self.state, self._calls, self._spec.uid)
 
     def follow(self) -> Result:
         """Deliver until the run has ended for good.
@@ -116,7 +116,7 @@ class Uploader:
         try:
             return self._loop(until)
         except StoppedByServerError as error:
-            self._asking.say_trouble(str(error), stopped=True)
+            self._calls.write_trouble(str(error), stopped=True)
             raise
         finally:
             for reader in self._readers.values():
@@ -126,13 +126,13 @@ class Uploader:
         self._recognize()
         hurry = False
         while True:
-            self._asking.glance()
+            self._calls.checkpoint()
             # Asked before reading: what is read afterwards lies before this end, or the run goes on.
             ended = self._writers.ending()
             full = self._fill()
-            hurry = self._asking.woken() or hurry or ended is not None
+            hurry = self._calls.woken() or hurry or ended is not None
             if self.state.run_id is None:
-                self._opening.open(self._spec, self._run.sizes(), known_elsewhere=self._is_known_elsewhere())
+                self._creation.open(self._spec, self._run.sizes(), known_elsewhere=self._is_known_elsewhere())
             orphaned = ended is not None and self._writers.final
             if self._chunk:
                 if self._pacer.may_send(self._clock(), full=full or until is not None, hurry=hurry):
@@ -148,15 +148,15 @@ class Uploader:
                 if result is not None:
                     return result
             until_due = self._pacer.due - self._clock() if self._chunk else _POLL_SECONDS
-            self._asking.wait(min(until_due, _POLL_SECONDS))
+            self._calls.wait(min(until_due, _POLL_SECONDS))
 
     def _recognize(self) -> None:
-        found = self._asking.ask(lambda: self._backend.recognize(self.state.dialect))
+        found = self._calls.ask(lambda: self._backend.recognize(self.state.dialect))
         if found.value is None:
             raise StoppedByServerError(found.message)
         if found.value != self.state.dialect:
             self.state.dialect, self.state.notes = found.value, list(self._backend.notes)
-            self._asking.save()
+            self._calls.save()
 
     def _settle(self, ended: Ending | None, *, drains: bool) -> Result | None:
         """Nothing more is to be sent at the moment: the status is due, and perhaps that was all."""
@@ -237,8 +237,8 @@ class Uploader:
             self._set_status(ending.RUNNING, None, None)
         chunk, self._chunk = self._chunk, Chunk()
         if chunk.conflicts:
-            self._refusals.set_aside(Batch(params=chunk.conflicts), "param changed", "the run has another value")
-        if self._sender.names_writes:
+            self._rejected.set_aside(Batch(params=chunk.conflicts), "param changed", "the run has another value")
+        if self._sender.has_idempotency_tokens:
             # Files that grow at once are read in another order the next time; the names must be the same.
             chunk.metrics.sort(key=lambda metric: (metric[2], metric[0], metric[3], str(metric[1])))
         self._sender.begin(self._positions)
@@ -252,14 +252,14 @@ class Uploader:
         for name in self._positions.keys() - self.state.positions.keys():
             files.sync_name(self._run.path / name)
         self.state.positions.update(self._positions)
-        self._refusals.commit()
+        self._rejected.commit()
         self._sender.commit()
         # Counted with the move of the cursor: a chunk that is read again must not be counted twice.
         self.state.points += self._taken
         self.state.shortened += self._shortened
         self._taken = self._shortened = 0
         self.state.bad_lines = self._bad_lines_before + sum(reader.bad_lines for reader in self._readers.values())
-        self._asking.save()
+        self._calls.save()
         self._on_progress(self.state)
 
     def _pass_over_torn_ends(self) -> None:
@@ -282,7 +282,7 @@ class Uploader:
         taken = len(batch)
         if not refused.ok:
             self._ask_whether_the_run_is_the_trouble()
-            taken = sift(batch, self._post_part, self._set_aside, refused, self._asking.wait)
+            taken = deliver_all_but_rejected(batch, self._post_part, self._set_aside, refused, self._calls.wait)
             self._ask_whether_the_run_is_the_trouble()  # once more: it may have been deleted in the middle of this
         if batch.metrics:
             self._taken += taken
@@ -301,12 +301,12 @@ class Uploader:
                 [item for item in batch.params if faults[item[0]] == fault],
                 [item for item in batch.tags if faults[item[0]] == fault],
             )
-            self._refusals.set_aside(refused, fault, fault)
+            self._rejected.set_aside(refused, fault, fault)
         limits = self._backend.limits
         metrics = [item for item in batch.metrics if faults[item[0]] is None]
         if limits.finite:
             words = [item for item in metrics if isinstance(item[1], str)]
-            self._refusals.set_aside(Batch(words), NOT_FINITE, f"{self.state.dialect} takes finite numbers only")
+            self._rejected.set_aside(Batch(words), NOT_FINITE, f"{self.state.dialect} takes finite numbers only")
             metrics = [item for item in metrics if not isinstance(item[1], str)]
         return Batch(
             metrics,
@@ -325,7 +325,7 @@ class Uploader:
 
     def _ask_whether_the_run_is_the_trouble(self) -> None:
         run_id = self.state.run_id or ""
-        found = self._asking.ask(lambda: self._backend.get_run(run_id))
+        found = self._calls.ask(lambda: self._backend.get_run(run_id))
         if found.kind is Kind.REFUSED:
             raise RunGoneError(
                 f"{found.message}. Everything is kept: `sync --as-new` makes another run, "
@@ -342,19 +342,19 @@ class Uploader:
             if self._sender.post(shorter).ok:
                 self._shortened += 1
                 return
-        self._refusals.set_aside(batch, refused.code or "refused", refused.message)
+        self._rejected.set_aside(batch, refused.code or "refused", refused.message)
 
     def _close(self, ended: Ending) -> bool:
         """Bring the status to the server; True when it can't change any more."""
         if (self.state.status, self.state.reason, self.state.status_time) != (ended.status, ended.reason, ended.time):
-            self._opening.delete_twins(self._spec)
+            self._creation.delete_twins(self._spec)
             self._set_parent()
             self._set_status(ended.status, ended.reason, ended.time)
         return self._writers.final
 
     def _set_parent(self) -> None:
         if self._spec.parent is not None and not self.state.parent_set:
-            parent = self._opening.parent_run_id(self._spec)
+            parent = self._creation.parent_run_id(self._spec)
             if parent is not None:
                 self._send(Batch(tags=[("mlflow.parentRunId", parent)]))
                 self.state.parent_set = True
@@ -365,8 +365,8 @@ class Uploader:
             if reason != self.state.reason:
                 self._send(Batch(tags=[(EXIT_REASON_TAG, reason or "")]))
             at = None if status == ending.RUNNING else time
-            token = token_of(self._spec.uid, self.state, "runs/update", status, at)
-            updated = self._asking.ask_until_seen(
+            token = idempotency_token(self._spec.uid, self.state, "runs/update", status, at)
+            updated = self._calls.ask_until_seen(
                 lambda: self._backend.update_run(run_id, status, at, token),
                 lambda: self._backend.get_run(run_id),
                 lambda run: run.status == status,
@@ -374,8 +374,8 @@ class Uploader:
             if not updated.ok:
                 raise StoppedByServerError(updated.message)
         self.state.status, self.state.reason, self.state.status_time = status, reason, time or 0
-        self._refusals.commit()
-        self._asking.save(durable=True)
+        self._rejected.commit()
+        self._calls.save(durable=True)
         self._on_progress(self.state)
 
 

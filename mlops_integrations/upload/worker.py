@@ -16,16 +16,16 @@ from mlops_integrations.journal.lease import Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.untrusted import escaped
 from mlops_integrations.upload.fsync import JournalSync
-from mlops_integrations.upload.server_calls import InterruptedUploadError, StoppedByServerError, Surroundings
+from mlops_integrations.upload.server_calls import InterruptedUploadError, StoppedByServerError, UploadContext
 from mlops_integrations.upload.uploader import Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 logger: Final = logging.getLogger("mlops_integrations.upload")
 
 _STANDBY_SECONDS: Final = 0.2
 
 
-class Delivery:
+class UploadWorker:
     """One run's way to a server, or only the watch over it.
 
     Args:
@@ -50,7 +50,7 @@ class Delivery:
     ) -> None:
         self._say_leaving = say_leaving
         self._access = access
-        self.writers = Writers(run, pidfds=pidfds)
+        self.writers = WriterProcesses(run, pidfds=pidfds)
         self._run = run
         self._stop = stop
         self._lease = Lease(run.path, kind)
@@ -121,8 +121,8 @@ class Delivery:
         from mlops_integrations.backends.registry import open_backend
 
         backend = open_backend(destination, self._access)
-        around = Surroundings(stop=self._is_wanted_elsewhere, wake_time=self._run.wake_time)
-        Uploader(self._run, backend, destination, self.writers, around).follow()
+        context = UploadContext(stop=self._is_wanted_elsewhere, wake_time=self._run.wake_time)
+        Uploader(self._run, backend, destination, self.writers, context).follow()
 
     def _is_wanted_elsewhere(self) -> bool:
         return not self._lease.keep() or self._stop() or self._lease.asked()

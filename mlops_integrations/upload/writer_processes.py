@@ -18,7 +18,7 @@ from mlops_integrations.upload import exit_status
 from mlops_integrations.upload.exit_status import ProcessDescriptor
 
 
-class Writers:
+class WriterProcesses:
     """Every journal file's writer.
 
     Args:
@@ -99,7 +99,7 @@ class Writers:
         return self.all_gone or self.ended
 
     @property
-    def over_by_now(self) -> bool:
+    def nobody_to_wait_for_now(self) -> bool:
         """The same, although nobody polls at the moment. Changes nothing: for signal handlers."""
         processes = list(self._by_writer.values())
         return self.over or (bool(processes) and all(process.gone or process.has_ended() for process in processes))
@@ -113,7 +113,7 @@ class Writers:
 
     @property
     def unknown(self) -> list[Identity]:
-        """Writers of which nothing can be said from here."""
+        """WriterProcesses of which nothing can be said from here."""
         return [
             process.writer for process in self._processes.values() if process.life is Life.UNKNOWN and not process.gone
         ]

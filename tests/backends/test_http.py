@@ -16,10 +16,10 @@ from mlops_integrations.backends.transport import (
     Reply,
     Transport,
     patience_after,
-    printable,
     retry_after,
 )
 from mlops_integrations.config.settings import Access
+from mlops_integrations.untrusted import one_line
 from mlops_integrations.version import VERSION
 from real_mlflow import free_port
 
@@ -226,7 +226,7 @@ def test_text_is_fit_for_a_terminal(server: Any, transport: Transport) -> None:
 @pytest.mark.parametrize("text", ["\x1b]0;title\x07", "a\x00b", "\u202egpj.exe", "a\x85b", "a\u2028b", "\x9b31m"])
 def test_printable(text: str) -> None:
     """Nothing that steers a terminal is left."""
-    assert printable(text).isprintable()
+    assert one_line(text).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_sync_of_a_deleted_run(record: Record, server: FakeMlflow, out: Any) -> 
 
 
 def test_sync_of_a_deleted_run_as_new(record: Record, server: FakeMlflow, out: Any, root: Path) -> None:
-    """Told to, another run is made in its place, and all that is recorded delivered there, once."""
+    """TrainerListener to, another run is made in its place, and all that is recorded delivered there, once."""
     run = record(tracking_uri=server.uri, params={"lr": 0.1})
     out("sync")
     ((old, deleted),) = server.runs.items()

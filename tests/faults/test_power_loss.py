@@ -28,9 +28,9 @@ from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, Run
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.upload.fsync import JournalSync
-from mlops_integrations.upload.server_calls import Surroundings
+from mlops_integrations.upload.server_calls import UploadContext
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 from power import Moment, Trace, image
 
 SEEDS = int(os.environ.get("FAULT_SEEDS", "5"))
@@ -91,11 +91,11 @@ def deliver(directory: Path, server: FakeMlflow, *, close: bool) -> tuple[Result
     """Drain a run directory; the run is closed, too, once it is known that its machine was down."""
     clock = Clock()
     run = RunDirectory(directory)
-    writers = Writers(run, presume_dead=close)
+    writers = WriterProcesses(run, presume_dead=close)
     try:
         writers.poll()
         backend = open_backend(server.uri, Access(timeout=10.0))
-        uploader = Uploader(run, backend, server.uri, writers, Surroundings(clock=clock, sleep=clock.sleep))
+        uploader = Uploader(run, backend, server.uri, writers, UploadContext(clock=clock, sleep=clock.sleep))
         return uploader.drain(), uploader.state
     finally:
         writers.close()

@@ -46,8 +46,8 @@ def modes():
 found = modes()
 run.finish(timeout=1)
 root = run.directory.parent
-around = [path for path in (root, *root.iterdir()) if not path.is_symlink()]
-found |= modes() | {str(path): path.lstat().st_mode & 0o777 for path in around}
+context = [path for path in (root, *root.iterdir()) if not path.is_symlink()]
+found |= modes() | {str(path): path.lstat().st_mode & 0o777 for path in context}
 print(json.dumps(found))
 """
 

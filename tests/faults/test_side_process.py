@@ -77,7 +77,7 @@ def test_a_host_that_ends_all_its_children(trainer: Trainer, fake: FakeMlflow) -
 
 FORGETS = """
 from mlops_integrations.recording import active_runs, process_exit
-process_exit._recordings.clear(), active_runs._stack.clear()  # as happens to the first of many runs
+process_exit._recorders.clear(), active_runs._stack.clear()  # as happens to the first of many runs
 run.finish(timeout=0)
 del run
 """
@@ -208,14 +208,14 @@ from mlops_integrations.upload import drivers
 drivers._READY_SECONDS = 0.0
 first = mlops.start_run(experiment_name='hosts')
 second = mlops.start_run(resume=first.uid)
-second.recording._driver._start_process()
+second.recording._supervisor._start_process()
 words = first.recording.run
-pids = {one.recording._driver._process.pid for one in (first, second)}
+pids = {one.recording._supervisor._process.pid for one in (first, second)}
 while not pids <= {abs(word) for word in words._words()}:
     time.sleep(0.01)
 for one in (first, second):
-    one.recording._driver.check()
-    assert not one.recording._driver._has_thread()
+    one.recording._supervisor.check()
+    assert not one.recording._supervisor._has_thread()
     one.finish(timeout=0)
 """
 
@@ -241,7 +241,7 @@ import os, resource, sys
 from pathlib import Path
 import mlops_integrations as mlops
 import mlops_integrations.upload.worker, mlops_integrations.backends.registry, requests, idna
-from mlops_integrations.upload.supervisor import Driver
+from mlops_integrations.upload.supervisor import Supervisor
 
 def program(line):
     path = Path('program')
@@ -250,13 +250,13 @@ def program(line):
     return str(path.absolute())
 
 def hindered(driver):
-    {hindrance}
+    {why_not}
     start(driver)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 python = sys.executable
 limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-start, Driver.start = Driver.start, hindered
+start, Supervisor.start = Supervisor.start, hindered
 run = mlops.start_run(experiment_name='hosts')
 for i in range(100):
     run.log_metric('a', i, step=i)
@@ -264,10 +264,10 @@ print(run.finish(timeout=60))
 """
 
 
-@pytest.mark.parametrize("hindrance", HINDRANCES.values(), ids=HINDRANCES)
-def test_where_it_can_not_start_a_thread_delivers(trainer: Trainer, fake: FakeMlflow, hindrance: str) -> None:
+@pytest.mark.parametrize("why_not", HINDRANCES.values(), ids=HINDRANCES)
+def test_where_it_can_not_start_a_thread_delivers(trainer: Trainer, fake: FakeMlflow, why_not: str) -> None:
     """Whatever keeps it from starting is said once, on a line of its own, and everything is delivered all the same."""
-    done = trainer.run(HINDERED.replace("{hindrance}", hindrance), MLFLOW_TRACKING_URI=fake.uri)
+    done = trainer.run(HINDERED.replace("{why_not}", why_not), MLFLOW_TRACKING_URI=fake.uri)
 
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
     assert done.stderr.count("a thread uploads instead") == 1

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-import doors
 import mlops_integrations as mlops
-from doors import STEPS, Inside, Training
-from mlops_integrations.framework_support.run_handle import Door
+import trainings
+from mlops_integrations.framework_support.run_handle import RunHandle
 from mlops_integrations.journal import writer
 from mlops_integrations.recording import process_exit
 from mlops_integrations.recording.run import Run
+from trainings import STEPS, Inside, Training
 
 Read = Callable[[Path], Any]
 Options = Mapping[str, str]
@@ -40,20 +40,20 @@ class Raising:
         raise RuntimeError("no number today")
 
 
-@pytest.fixture(params=doors.DOORS)
-def way(request: pytest.FixtureRequest) -> Iterator[doors.Door]:
+@pytest.fixture(params=trainings.ROUTES)
+def way(request: pytest.FixtureRequest) -> Iterator[trainings.Route]:
     """A door; what it has switched on is switched off afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' advice is of no use here
-        yield doors.DOORS[request.param]
+        yield trainings.ROUTES[request.param]
     mlops.autolog(disable=True)
 
 
 @pytest.fixture
-def made(way: doors.Door, root: Path, local: Options, monkeypatch: pytest.MonkeyPatch) -> Made:
+def made(way: trainings.Route, root: Path, local: Options, monkeypatch: pytest.MonkeyPatch) -> Made:
     """Makes the door with these keywords and a training that goes through it, which is not begun."""
 
-    def make(inside: Inside = doors.nothing, **options: Any) -> Training:
+    def make(inside: Inside = trainings.nothing, **options: Any) -> Training:
         door = way.make(monkeypatch, options or local)
         return way.kind(way.way, door, inside, root)
 
@@ -61,12 +61,12 @@ def made(way: doors.Door, root: Path, local: Options, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def unrecorded(way: doors.Door, tmp_path: Path) -> Unrecorded:
+def unrecorded(way: trainings.Route, tmp_path: Path) -> Unrecorded:
     """The same training without us, trained once."""
 
     def train() -> Training:
         if way.kind not in _unrecorded:
-            training = way.kind("none", None, doors.nothing, tmp_path / "unrecorded" / "runs")
+            training = way.kind("none", None, trainings.nothing, tmp_path / "unrecorded" / "runs")
             training.train()
             _unrecorded[way.kind] = training
         return _unrecorded[way.kind]
@@ -154,7 +154,7 @@ class FullDisk:
 class TestDoor:
     """Each of these is true of every door."""
 
-    def test_create(self, way: doors.Door, made: Made, root: Path, recorded: Read, local: Options) -> None:
+    def test_create(self, way: trainings.Route, made: Made, root: Path, recorded: Read, local: Options) -> None:
         """Making door, model and trainer leaves nothing on disk; the training makes one run, as it was asked for."""
         names = {"experiment_name": "digits", "run_name": "baseline", "tags": {"team": "vision"}}
         training = made(**names, **local)
@@ -181,7 +181,7 @@ class TestDoor:
         assert [training.losses[:losses] for losses in range(STEPS)] == found
         assert training.losses == recorded(directory(root)).curve(training.loss)
 
-    def test_params(self, way: doors.Door, made: Made, root: Path, recorded: Read, local: Options) -> None:
+    def test_params(self, way: trainings.Route, made: Made, root: Path, recorded: Read, local: Options) -> None:
         """The framework's own parameters are recorded, and beside them those that the user gives."""
         training = made(params={"fold": 7}, **local)
         training.train()
@@ -195,12 +195,12 @@ class TestDoor:
         """When the training has ended, so has the run."""
         training = made()
         training.train()
-        assert not training.door._door.prepared.is_open
+        assert not training.door._handle.prepared.is_open
         run = recorded(directory(root))
         assert ("FINISHED", None, 1) == (run.ending.status, run.ending.reason, run.journals)
 
     def test_a_given_run_is_left_open(
-        self, way: doors.Door, made: Made, root: Path, recorded: Read, local: Options
+        self, way: trainings.Route, made: Made, root: Path, recorded: Read, local: Options
     ) -> None:
         """A run that the user has opened is recorded into and not ended."""
         if way.way == "report_to":
@@ -223,19 +223,19 @@ class TestDoor:
         assert ("FINISHED", 2) == (run.ending.status, run.journals)
 
     def test_pickle(
-        self, way: doors.Door, root: Path, recorded: Read, local: Options, monkeypatch: pytest.MonkeyPatch
+        self, way: trainings.Route, root: Path, recorded: Read, local: Options, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A door that was pickled and unpickled records as the one that it is a copy of."""
         if not way.made_by_hand:
             pytest.skip("nobody holds this door before it records")
         door = way.make(monkeypatch, {"experiment_name": "digits", **local})
         copy = pickle.loads(pickle.dumps(door))
-        training = way.kind(way.way, copy, doors.nothing, root)
+        training = way.kind(way.way, copy, trainings.nothing, root)
         assert not root.exists()
         training.train()
         run = recorded(directory(root))
         assert copy is training.door
-        assert door._door._uid == run.spec.uid
+        assert door._handle._uid == run.spec.uid
         assert training.losses == run.curve(training.loss)
         assert ("digits", "FINISHED") == (run.spec.experiment_name, run.ending.status)
 
@@ -313,11 +313,11 @@ class TestDoor:
         assert "FINISHED" == run.ending.status
 
     @pytest.mark.swallows
-    @pytest.mark.parametrize("broken", ["Run.log_metrics", "Door.run", "Door.began", "Door.ended"])
+    @pytest.mark.parametrize("broken", ["Run.log_metrics", "RunHandle.run", "RunHandle.began", "RunHandle.ended"])
     def test_our_own_bug(
         self,
         broken: str,
-        way: doors.Door,
+        way: trainings.Route,
         made: Made,
         unrecorded: Unrecorded,
         recorded: Read,
@@ -325,7 +325,7 @@ class TestDoor:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Whatever of ours raises in a hook is swallowed, counted and said; the training is what it would be."""
-        if broken == "Door.began" and way.kind is doors.AccelerateTraining:
+        if broken == "RunHandle.began" and way.kind is trainings.AccelerateTraining:
             pytest.skip("accelerate does not tell that a training begins")
         bug, swallowed = RuntimeError("our own bug"), []
         swallow = Run.swallow
@@ -340,16 +340,16 @@ class TestDoor:
         monkeypatch.setattr(Run, "swallow", see)
         expected = unrecorded()
         training = made()
-        owner, name = {"Run": Run, "Door": Door}[broken.split(".")[0]], broken.split(".")[1]
+        owner, name = {"Run": Run, "RunHandle": RunHandle}[broken.split(".")[0]], broken.split(".")[1]
         with monkeypatch.context() as breaking:
             breaking.setattr(owner, name, property(raising) if name == "run" else raising)
             training.train()
         assert trained_as(expected, training)
         assert swallowed
         assert {bug} == set(swallowed)
-        run = training.door._door.prepared
-        in_journal = recorded(run.directory).losses if run.recording.run.journals() else {}
-        assert {"internal error": len(swallowed)} == (in_journal or run.recording._losses)  # there once it has ended
+        run = training.door._handle.prepared
+        in_journal = recorded(run.directory).losses if run._recorder.run.journals() else {}
+        assert {"internal error": len(swallowed)} == (in_journal or run._recorder._losses)  # there once it has ended
         assert 1 == said(caplog, "RuntimeError: our own bug")
 
     def test_another_rank(

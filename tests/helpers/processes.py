@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlops_integrations as mlops
-from mlops_integrations.framework_support.run_handle import Door
+from mlops_integrations.framework_support.run_handle import RunHandle
 
 
 def train(root: Path) -> None:
     """A training that does not come to its end, though its process exits with 0."""
-    Door(None, {"directory": root, "mode": "offline", "uploader": "thread"}).began()
+    RunHandle(None, {"directory": root, "mode": "offline", "uploader": "thread"}).began()
 
 
 def log(root: Path) -> None:

@@ -107,7 +107,7 @@ def test_probe_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_no_run_directory(tmp_path: Path) -> None:
-    """Asking a directory without a journal what run it is says so, in an error of ours."""
+    """ServerCalls a directory without a journal what run it is says so, in an error of ours."""
     with pytest.raises(RunDirectoryError, match="is not a run directory") as raised:
         RunDirectory(tmp_path).spec()
     assert isinstance(raised.value, MLOpsError)

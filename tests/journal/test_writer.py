@@ -87,7 +87,7 @@ def test_the_lock_is_given_away_where_a_write_may_take_long(tmp_path: Path, monk
 
 
 def test_each_writer_has_a_file_of_its_own(tmp_path: Path, header: Header, spec: RunSpec, read: Read) -> None:
-    """Writers in one directory never share a file, and the order of names is the order of opening."""
+    """WriterProcesses in one directory never share a file, and the order of names is the order of opening."""
     writers = [JournalWriter(tmp_path, header, spec) for _ in range(3)]
     for number, journal in enumerate(writers):
         assert journal.append(metrics(number))

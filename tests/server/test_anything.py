@@ -68,7 +68,7 @@ def test_equal_or_refused(
         for metric in server.client.get_metric_history(run.run_id, key)
     }
     assert there == expected
-    lost = run.recording._losses
+    lost = run._recorder._losses
     assert lost == {}
     texts = {key: spelled(value)[:6_000] for key, value in params.items() if key not in named("param")}
     assert {key: value for key, value in kept.data.params.items() if key in params} == texts

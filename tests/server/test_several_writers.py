@@ -15,7 +15,7 @@ from trainer import Trainer, side_processes
 
 RANK = """
 import json, os, pathlib, sys, time
-from mlops_integrations.framework_support.run_handle import Door
+from mlops_integrations.framework_support.run_handle import RunHandle
 rank, told = int(os.environ["RANK"]), pathlib.Path(sys.argv[1])
 
 def broadcast(value):
@@ -28,7 +28,7 @@ def broadcast(value):
     uid, directory, is_open = json.loads(told.read_text())
     return uid, directory if directory.startswith(os.environ["MLOPS_DIR"]) else "/not/on/this/machine", is_open
 
-door = Door(None, {"experiment_name": "ranks"})
+door = RunHandle(None, {"experiment_name": "ranks"})
 door.share(rank, broadcast)
 door.began()
 for step in range(50):
@@ -47,8 +47,8 @@ except ValueError as error:
 
 REQUEUED = """
 import os, signal, sys, time
-from mlops_integrations.framework_support.run_handle import Door
-door = Door(None, {"experiment_name": "requeued", "resume": os.environ.get("UID_OF_RUN")})
+from mlops_integrations.framework_support.run_handle import RunHandle
+door = RunHandle(None, {"experiment_name": "requeued", "resume": os.environ.get("UID_OF_RUN")})
 door.began()
 door.run.log_metric("loss", 1)
 if "UID_OF_RUN" not in os.environ:

@@ -97,7 +97,7 @@ def test_a_slow_side_process_is_replaced_by_a_thread(server: MlflowServer, train
     sleeper.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     sleeper.chmod(0o755)
     before = f"import sys; sys.executable = {str(sleeper)!r}"
-    after = "import os; os.kill(run._recording._driver._process.pid, 9)"
+    after = "import os; os.kill(run._recorder._supervisor._process.pid, 9)"
 
     done = trainer.run(SCRIPT.format(before=before, after=after), MLFLOW_TRACKING_URI=server.uri)
 

@@ -14,9 +14,9 @@ from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import End, Header, Metrics, Params, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.server_calls import Surroundings
+from mlops_integrations.upload.server_calls import UploadContext
 from mlops_integrations.upload.uploader import Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 
 class Clock:
@@ -75,14 +75,14 @@ def record(run: RunDirectory, header: Header, spec: RunSpec) -> Callable[..., Jo
 @pytest.fixture
 def uploader(run: RunDirectory, server: FakeMlflow, clock: Clock) -> Iterator[Callable[..., Uploader]]:
     """Makes an uploader of the run to the server, with surroundings that the test may change."""
-    watched: list[Writers] = []
+    watched: list[WriterProcesses] = []
 
-    def make(to: FakeMlflow = server, **around: object) -> Uploader:
-        world = Surroundings(clock=clock, sleep=clock.sleep)
-        for name, value in around.items():
+    def make(to: FakeMlflow = server, **context: object) -> Uploader:
+        world = UploadContext(clock=clock, sleep=clock.sleep)
+        for name, value in context.items():
             setattr(world, name, value)
         backend = open_backend(to.uri, Access(timeout=5.0))
-        watched.append(Writers(run))
+        watched.append(WriterProcesses(run))
         return Uploader(run, backend, to.uri, watched[-1], world)
 
     yield make

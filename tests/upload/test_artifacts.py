@@ -17,9 +17,9 @@ from mlops_integrations.journal import cursor
 from mlops_integrations.journal.records import Artifact, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.server_calls import InterruptedUploadError, Surroundings
+from mlops_integrations.upload.server_calls import InterruptedUploadError, UploadContext
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 OK: Outcome[None] = Outcome(Kind.OK)
 TROUBLE: Outcome[None] = Outcome(Kind.RETRY, None, "HTTP 500: disk full")
@@ -62,13 +62,13 @@ def logged(run: RunDirectory, header: Header, spec: RunSpec) -> None:
 @pytest.fixture
 def uploader(run: RunDirectory, clock: Any) -> Iterator[Callable[..., Uploader]]:
     """Makes an uploader of the run to a store."""
-    watched: list[Writers] = []
+    watched: list[WriterProcesses] = []
 
-    def make(store: Store, **around: Any) -> Uploader:
-        world = Surroundings(clock=clock, sleep=clock.sleep)
-        for name, value in around.items():
+    def make(store: Store, **context: Any) -> Uploader:
+        world = UploadContext(clock=clock, sleep=clock.sleep)
+        for name, value in context.items():
             setattr(world, name, value)
-        watched.append(Writers(run))
+        watched.append(WriterProcesses(run))
         return Uploader(run, store, "http://store", watched[-1], world)
 
     yield make

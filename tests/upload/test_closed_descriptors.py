@@ -16,7 +16,7 @@ from mlops_integrations.journal.records import Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.upload.exit_status import ProcessDescriptor, open_process
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
@@ -111,7 +111,7 @@ def test_a_writer_whose_descriptor_is_another_file(
 ) -> None:
     """A file always has something to read, as a process that has ended: nobody is taken for dead by that."""
     journal = JournalWriter(tmp_path, header, spec)
-    writers = Writers(RunDirectory(tmp_path))
+    writers = WriterProcesses(RunDirectory(tmp_path))
     writers.poll()
     (process,) = writers._by_writer.values()
     assert process._pidfd is not None
@@ -120,7 +120,7 @@ def test_a_writer_whose_descriptor_is_another_file(
     theirs(number)
     writers.poll()
     assert not process.gone
-    assert not writers.over_by_now
+    assert not writers.nobody_to_wait_for_now
     writers.close()
     journal.close()
 

@@ -18,13 +18,13 @@ from mlops_integrations.config.settings import Access
 from mlops_integrations.journal.records import End, Header, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.detached_process import Detached
-from mlops_integrations.upload.supervisor import Driver
-from mlops_integrations.upload.worker import Delivery
+from mlops_integrations.upload.detached_process import DetachedProcess
+from mlops_integrations.upload.supervisor import Supervisor
+from mlops_integrations.upload.worker import UploadWorker
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="side processes, and descriptors of processes")
 
-Make = Callable[..., Driver]
+Make = Callable[..., Supervisor]
 
 
 def wait_until(done: Callable[[], bool]) -> None:
@@ -35,7 +35,7 @@ def wait_until(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def kill(process: Detached) -> None:
+def kill(process: DetachedProcess) -> None:
     """End a side process, if it has not ended by itself."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
@@ -53,10 +53,10 @@ def journal(run: RunDirectory, header: Header, spec: RunSpec) -> Iterator[Journa
 @pytest.fixture
 def driver(run: RunDirectory) -> Iterator[Make]:
     """Makes drivers; their side processes do not outlive the test."""
-    made: list[Driver] = []
+    made: list[Supervisor] = []
 
-    def make(tracking_uri: str | None = None) -> Driver:
-        made.append(Driver(run, settings.from_arguments(tracking_uri=tracking_uri, directory=run.path)))
+    def make(tracking_uri: str | None = None) -> Supervisor:
+        made.append(Supervisor(run, settings.from_arguments(tracking_uri=tracking_uri, directory=run.path)))
         return made[-1]
 
     yield make
@@ -126,7 +126,7 @@ def test_leave_is_announced(run: RunDirectory, header: Header, spec: RunSpec, re
         elif not leaving:
             later[0].finish(End(6, "FINISHED"))
 
-    Delivery(run, "side process", lambda: False, None, Access(), say_leaving=say_leaving).run()
+    UploadWorker(run, "side process", lambda: False, None, Access(), say_leaving=say_leaving).run()
     assert said == ([True, False, True] if reopened else [True])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlops_integrations.backends.protocol import Batch, Kind, Metric, Outcome
 from mlops_integrations.journal.cursor import Cursor
-from mlops_integrations.upload.rejection import Refusals, divide, sift
+from mlops_integrations.upload.rejection import RejectedRecords, bisect, deliver_all_but_rejected
 
 REFUSED: Outcome[None] = Outcome(Kind.REFUSED, None, "bad", "BAD")
 
@@ -50,7 +50,7 @@ def test_only_the_culprits_are_set_aside(count: int, poison: set[int]) -> None:
     culprits = [item for item in batch.metrics if item[3] in poison]
     if not culprits:
         return
-    taken = divide(batch, server.send, lambda part, outcome: aside.append((part, outcome)), REFUSED)
+    taken = bisect(batch, server.send, lambda part, outcome: aside.append((part, outcome)), REFUSED)
     assert [item for item in batch.metrics if item[3] not in poison] == server.taken
     assert len(server.taken) == taken
     assert [(Batch([item]), REFUSED) for item in culprits] == [(Batch(list(part.metrics)), why) for part, why in aside]
@@ -59,7 +59,7 @@ def test_only_the_culprits_are_set_aside(count: int, poison: set[int]) -> None:
 def test_one_culprit_is_found_in_few_requests() -> None:
     """About two for each halving."""
     server = Server({617})
-    divide(Batch(metrics(1_000)), server.send, lambda *_: None, REFUSED)
+    bisect(Batch(metrics(1_000)), server.send, lambda *_: None, REFUSED)
     assert server.asked <= 2 * 10
 
 
@@ -86,7 +86,9 @@ class FailingServer(Server):
 def test_what_a_server_only_fails_at_gets_more_chances(ill: int) -> None:
     """A server that fails at everything for some requests costs no innocent, and a culprit is found all the same."""
     server, aside, waits = FailingServer({5}, ill), [], []
-    taken = sift(Batch(metrics(20)), server.send, lambda part, _: aside.append(part), FAILED, waits.append)
+    taken = deliver_all_but_rejected(
+        Batch(metrics(20)), server.send, lambda part, _: aside.append(part), FAILED, waits.append
+    )
 
     assert [item for item in metrics(20) if item[3] != 5] == sorted(server.taken, key=lambda item: item[3])
     assert 19 == taken
@@ -97,7 +99,9 @@ def test_what_a_server_only_fails_at_gets_more_chances(ill: int) -> None:
 def test_a_batch_of_culprits_is_given_up_in_the_end() -> None:
     """Where nothing at all is taken the server gets more time; then all is set aside, and the rest may go on."""
     server, aside, waits = FailingServer(set(range(4)), 0), [], []
-    assert 0 == sift(Batch(metrics(4)), server.send, lambda part, _: aside.append(part), FAILED, waits.append)
+    assert 0 == deliver_all_but_rejected(
+        Batch(metrics(4)), server.send, lambda part, _: aside.append(part), FAILED, waits.append
+    )
     assert metrics(4) == [metric for part in aside for metric in part.metrics]
     assert [1.0, 4.0, 25.0, 60.0, 60.0] == waits
 
@@ -105,7 +109,9 @@ def test_a_batch_of_culprits_is_given_up_in_the_end() -> None:
 def test_a_clear_no_needs_no_second_chance() -> None:
     """What the server says no to is set aside at once."""
     server, aside, waits = Server({3}), [], []
-    assert 7 == sift(Batch(metrics(8)), server.send, lambda part, _: aside.append(part), REFUSED, waits.append)
+    assert 7 == deliver_all_but_rejected(
+        Batch(metrics(8)), server.send, lambda part, _: aside.append(part), REFUSED, waits.append
+    )
     assert ([metrics(8)[3]], []) == ([metric for part in aside for metric in part.metrics], waits)
 
 
@@ -117,8 +123,8 @@ def test_params_and_tags() -> None:
         return REFUSED if ("bad", "x") in [*batch.params, *batch.tags] else Outcome(Kind.OK)
 
     items = [("a", "1"), ("bad", "x"), ("b", "2")]
-    assert divide(Batch(params=items), send, lambda part, _: aside.append(part), REFUSED) == 2
-    assert divide(Batch(tags=items), send, lambda part, _: aside.append(part), REFUSED) == 2
+    assert bisect(Batch(params=items), send, lambda part, _: aside.append(part), REFUSED) == 2
+    assert bisect(Batch(tags=items), send, lambda part, _: aside.append(part), REFUSED) == 2
     assert [Batch(params=[("bad", "x")]), Batch(tags=[("bad", "x")])] == aside
 
 
@@ -126,7 +132,7 @@ def test_refused_file(tmp_path: Path) -> None:
     """Each item stands in the file whole, with the reason and with where it should have gone."""
     state = Cursor("http://h", refused={"earlier": 1})
     path = tmp_path / "refused.jsonl"
-    refusals = Refusals(path, state)
+    refusals = RejectedRecords(path, state)
     refusals.set_aside(Batch([("потеря", "NaN", 5, -1), ("a", 0.5, 6, 2)]), "BAD", "the whole story")
     refusals.set_aside(Batch(params=[("p", "1")], tags=[("t", "2")]), "WORSE", "x" * 10_000)
     assert not path.exists()  # not before the cursor moves
@@ -148,7 +154,7 @@ def test_refused_file_is_private(tmp_path: Path) -> None:
     """Nobody else may read it, whatever the umask."""
     before = os.umask(0)
     try:
-        refusals = Refusals(tmp_path / "refused.jsonl", Cursor("http://h"))
+        refusals = RejectedRecords(tmp_path / "refused.jsonl", Cursor("http://h"))
         refusals.set_aside(Batch(tags=[("t", "1")]), "BAD", "")
         refusals.commit()
     finally:

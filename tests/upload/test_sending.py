@@ -20,10 +20,10 @@ from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.journal.records import Header, Metrics, Params, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.batch_sender import token_of
-from mlops_integrations.upload.server_calls import Surroundings
+from mlops_integrations.upload.batch_sender import idempotency_token
+from mlops_integrations.upload.server_calls import UploadContext
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 Record = Callable[..., JournalWriter]
 Write = tuple[str, str, Any]
@@ -79,12 +79,12 @@ def backend(server: FakeMlflow) -> Remembering:
 @pytest.fixture
 def uploader(run: RunDirectory, server: FakeMlflow, clock: Any) -> Iterator[Callable[[Remembering], Uploader]]:
     """Makes an uploader to such a server."""
-    watched: list[Writers] = []
+    watched: list[WriterProcesses] = []
 
     def make(backend: Remembering) -> Uploader:
-        watched.append(Writers(run))
-        around = Surroundings(clock=clock, sleep=clock.sleep)
-        return Uploader(run, backend, server.uri, watched[-1], around)  # type: ignore[arg-type]
+        watched.append(WriterProcesses(run))
+        context = UploadContext(clock=clock, sleep=clock.sleep)
+        return Uploader(run, backend, server.uri, watched[-1], context)  # type: ignore[arg-type]
 
     yield make
     for writers in watched:
@@ -332,16 +332,16 @@ def test_names_tell_nothing() -> None:
     """They depend on run, destination, place and content, and hold none of them."""
     state = Cursor("http://server", positions={"journal-0001.jsonl": 10})
     names = {
-        token_of("uid", state, "a"),
-        token_of("uid", state, "b"),
-        token_of("other", state, "a"),
-        token_of("uid", Cursor("http://other", positions=state.positions), "a"),
-        token_of("uid", Cursor("http://server", positions={"journal-0001.jsonl": 11}), "a"),
-        token_of("uid", Cursor("http://server", positions=state.positions, sending=Sending({}, 1)), "a"),
-        token_of("uid", state, "\ud800"),
+        idempotency_token("uid", state, "a"),
+        idempotency_token("uid", state, "b"),
+        idempotency_token("other", state, "a"),
+        idempotency_token("uid", Cursor("http://other", positions=state.positions), "a"),
+        idempotency_token("uid", Cursor("http://server", positions={"journal-0001.jsonl": 11}), "a"),
+        idempotency_token("uid", Cursor("http://server", positions=state.positions, sending=Sending({}, 1)), "a"),
+        idempotency_token("uid", state, "\ud800"),
     }
     assert len(names) == 7
-    assert token_of("uid", state, "a") in names
+    assert idempotency_token("uid", state, "a") in names
     assert all(name.isalnum() for name in names)
 
 

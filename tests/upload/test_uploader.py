@@ -25,14 +25,14 @@ from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer
 from mlops_integrations.upload.server_calls import (
-    Asking,
     GaveUpError,
     InterruptedUploadError,
+    ServerCalls,
     StoppedByServerError,
-    Surroundings,
+    UploadContext,
 )
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 Make = Callable[..., Uploader]
 Record = Callable[..., JournalWriter]
@@ -118,9 +118,9 @@ def test_a_death_at_any_server_call_costs_nothing(
         with FakeMlflow() as server:
             backend = CrashingBackend(open_backend(server.uri, Access(timeout=5.0)), number, after=after)
             died = False
-            writers = Writers(run)
+            writers = WriterProcesses(run)
             try:
-                Uploader(run, backend, server.uri, writers, Surroundings()).drain()  # type: ignore[arg-type]
+                Uploader(run, backend, server.uri, writers, UploadContext()).drain()  # type: ignore[arg-type]
             except Crash:
                 died = True
             writers.close()
@@ -181,7 +181,7 @@ def test_a_success_that_is_not_the_servers_acknowledges_nothing(
             troubles.add(delivering.state.trouble.message)
         return False
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     assert delivering.drain() == Result(delivered=True, closed=True)
 
     (run,) = server.runs.values()
@@ -238,7 +238,7 @@ def test_a_refusal_of_the_credentials_keeps_everything(
             troubles.add(delivering.state.trouble.message)
         return False
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     delivering.drain()
 
     assert troubles == {"HTTP 401: {}"}
@@ -335,7 +335,7 @@ def test_a_run_that_is_deleted_while_a_culprit_is_looked_for(
             server.run("baseline").deleted = True
         return False
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     with pytest.raises(StoppedByServerError, match="deleted on the server"):
         delivering.drain()
     assert not run.refused.exists()
@@ -391,7 +391,7 @@ def test_first_records_go_at_once_and_later_ones_wait(server: FakeMlflow, upload
             journal.append(Metrics(1_001, [("loss", 1.0, 1)]))
         return points == 2
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     clock = delivering._clock
     with pytest.raises(InterruptedUploadError):
         delivering.follow()
@@ -416,7 +416,7 @@ def test_somebody_who_waits_ends_the_pause(server: FakeMlflow, uploader: Make, r
             woken[0] = 1
         return points == 2
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     clock = delivering._clock
     with pytest.raises(InterruptedUploadError):
         delivering.follow()
@@ -432,8 +432,8 @@ def test_somebody_who_came_before_the_uploader_is_not_kept_waiting(
     record(1, end=False).close()
     delivering = uploader(wake_time=lambda: 123)
 
-    assert delivering._asking.woken()
-    assert not delivering._asking.woken()
+    assert delivering._calls.woken()
+    assert not delivering._calls.woken()
 
 
 def test_a_drain_ends_where_the_journal_ended_when_it_began(server: FakeMlflow, uploader: Make, record: Record) -> None:
@@ -528,11 +528,11 @@ def test_patience_ends_although_the_looks_for_the_run_are_answered(
 
 def test_credentials_that_are_refused_for_days(clock: Clock, tmp_path: Path) -> None:
     """However many attempts have failed, the next one comes, after the longest pause."""
-    asking = Asking(
+    asking = ServerCalls(
         Cursor("http://host"),
         tmp_path / "cursor.json",
         Pacer(Random(0)),
-        Surroundings(clock=clock, sleep=clock.sleep, rng=Random(0)),
+        UploadContext(clock=clock, sleep=clock.sleep, rng=Random(0)),
     )
     began = clock.now
 
@@ -591,7 +591,7 @@ def test_read_journals_are_closed(server: FakeMlflow, uploader: Make, record: Re
             opened += 1
         return opened == 9
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     with pytest.raises(InterruptedUploadError):
         delivering.follow()
     first.close()
@@ -619,7 +619,7 @@ def test_trouble_of_another_time_is_dated_anew(server: FakeMlflow, uploader: Mak
     record(10, end=False).close()
     before = uploader()
     before.drain()
-    before._asking.say_trouble("run deleted", stopped=True)
+    before._calls.write_trouble("run deleted", stopped=True)
     stopped = before.state.trouble
     record(10, key="late")
     server.answer_next("runs/log-batch", 503)
@@ -631,7 +631,7 @@ def test_trouble_of_another_time_is_dated_anew(server: FakeMlflow, uploader: Mak
         troubles.append(delivering.state.trouble)
         return False
 
-    delivering._asking._around.stop = stop
+    delivering._calls._context.stop = stop
     delivering.drain()
 
     found = [trouble for trouble in troubles if trouble is not None]
@@ -651,13 +651,13 @@ def test_a_run_of_more_files_than_may_be_open(
         "from mlops_integrations.backends.registry import open_backend\n"
         "from mlops_integrations.journal.rundir import RunDirectory\n"
         "from mlops_integrations.config.settings import Access\n"
-        "from mlops_integrations.upload.server_calls import Surroundings\n"
+        "from mlops_integrations.upload.server_calls import UploadContext\n"
         "from mlops_integrations.upload.uploader import Uploader\n"
-        "from mlops_integrations.upload.writer_processes import Writers\n"
+        "from mlops_integrations.upload.writer_processes import WriterProcesses\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
         "run = RunDirectory(Path(sys.argv[1]))\n"
         "backend = open_backend(sys.argv[2], Access())\n"
-        "print(Uploader(run, backend, sys.argv[2], Writers(run), Surroundings()).drain())\n",
+        "print(Uploader(run, backend, sys.argv[2], WriterProcesses(run), UploadContext()).drain())\n",
         str(tmp_path),
         server.uri,
     )

@@ -18,7 +18,7 @@ from mlops_integrations.journal.ending import Ending
 from mlops_integrations.journal.records import End, Header, Identity, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -61,7 +61,7 @@ def wait_until_ended(process: subprocess.Popen[bytes]) -> None:
 def test_writer_that_lives(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
     """Nothing has ended."""
     journal_of(run, identity_of(child.pid))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert (writers.ending(), writers.final, writers.all_gone, writers.unknown) == (None, False, False, [])
     writers.close()
@@ -71,7 +71,7 @@ def test_writer_that_lives(run: RunDirectory, child: subprocess.Popen[bytes]) ->
 def test_writer_that_is_killed(run: RunDirectory, child: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Seen alive, then dead: the run was killed by that signal, now."""
     journal_of(run, identity_of(child.pid))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     child.send_signal(number)
     wait_until_ended(child)
@@ -85,7 +85,7 @@ def test_writer_that_is_killed(run: RunDirectory, child: subprocess.Popen[bytes]
 def test_exit_code_corrects_what_was_provisional(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
     """Exit wrote FINISHED, the code says 3: the run failed. Until that is known it counts as finished, not for good."""
     journal_of(run, identity_of(child.pid), End(5, "FINISHED", provisional=True))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert Ending("FINISHED", None, 5) == writers.ending()
     assert not writers.final
@@ -100,7 +100,7 @@ def test_exit_code_corrects_what_was_provisional(run: RunDirectory, child: subpr
 def test_explicit_end_is_final_at_once(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
     """What ``finish`` was told needs nobody's death."""
     journal_of(run, identity_of(child.pid), End(5, "KILLED", "told"))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert Ending("KILLED", "told", 5) == writers.ending()
     assert (writers.final, writers.all_gone) == (True, False)
@@ -113,7 +113,7 @@ def test_writer_that_was_gone_before(run: RunDirectory, child: subprocess.Popen[
     child.kill()
     child.communicate()
     journal_of(run, its, last_sign=1_700_000_000.0)
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert Ending("FAILED", "process disappeared", 1_700_000_000_000) == writers.ending()
     assert writers.final
@@ -122,13 +122,13 @@ def test_writer_that_was_gone_before(run: RunDirectory, child: subprocess.Popen[
 def test_what_was_found_out_stays(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
     """Whoever looks later, when the process is long gone, knows it as well."""
     journal_of(run, identity_of(child.pid))
-    first = Writers(run)
+    first = WriterProcesses(run)
     first.poll()
     child.terminate()
     wait_until_ended(child)
     first.poll()
     child.communicate()
-    later = Writers(run)
+    later = WriterProcesses(run)
     later.poll()
     assert first.ending() == later.ending()
     assert (later.ending() or Ending("", None, 0)).reason == "SIGTERM"
@@ -139,10 +139,10 @@ def test_writer_elsewhere(run: RunDirectory, elsewhere: dict[str, Any]) -> None:
     """It can't be judged: nothing is closed, however long it is silent, unless a person says so."""
     its = structs.replace(identity.me(), **elsewhere)
     journal_of(run, its, last_sign=1_700_000_000.0)
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert (None, False, [its]) == (writers.ending(), writers.all_gone, writers.unknown)
-    by_person = Writers(run, presume_dead=True)
+    by_person = WriterProcesses(run, presume_dead=True)
     by_person.poll()
     assert Ending("FAILED", "process disappeared", 1_700_000_000_000) == by_person.ending()
     assert (by_person.final, by_person.all_gone, by_person.unknown) == (True, True, [])
@@ -151,7 +151,7 @@ def test_writer_elsewhere(run: RunDirectory, elsewhere: dict[str, Any]) -> None:
 def test_presuming_does_not_touch_the_living(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
     """A neighbour that lives is not closed by ``--close`` either."""
     journal_of(run, identity_of(child.pid))
-    writers = Writers(run, presume_dead=True)
+    writers = WriterProcesses(run, presume_dead=True)
     writers.poll()
     assert writers.ending() is None
     writers.close()
@@ -161,7 +161,7 @@ def test_last_writer_decides(run: RunDirectory, child: subprocess.Popen[bytes]) 
     """A run with several journals has ended when all have."""
     journal_of(run, identity_of(child.pid))
     journal_of(run, identity.me(), End(5, "FINISHED"))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert writers.ending() is None
     child.kill()
@@ -174,7 +174,7 @@ def test_last_writer_decides(run: RunDirectory, child: subprocess.Popen[bytes]) 
 def test_file_whose_start_is_not_there_yet(run: RunDirectory) -> None:
     """A journal that is just being made has no writer to judge."""
     (run.path / "journal-0001.jsonl").write_bytes(b"")
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert (writers.ending(), writers.all_gone) == (None, False)
 
@@ -184,7 +184,7 @@ def test_descriptors_are_let_go_of(run: RunDirectory, child: subprocess.Popen[by
     for _ in range(5):
         journal_of(run, identity_of(child.pid))
     for _ in range(3):
-        writers = Writers(run)
+        writers = WriterProcesses(run)
         writers.poll()
         writers.close()
     open_files = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
@@ -195,7 +195,7 @@ def test_all_gone_but_for_the_unknowable(run: RunDirectory, child: subprocess.Po
     """A writer elsewhere, of which nothing will ever be known, keeps nobody waiting for the last one here."""
     journal_of(run, structs.replace(identity.me(), host="other", boot_id="other"))
     journal_of(run, identity_of(child.pid))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert not writers.all_gone
     child.kill()
@@ -208,7 +208,7 @@ def test_one_descriptor_for_a_process_with_many_files(run: RunDirectory, child: 
     """A run that is re-opened again and again does not use up the descriptors of who watches it."""
     for _ in range(20):
         journal_of(run, identity_of(child.pid))
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     open_files = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
     assert len([name for name in open_files if "pidfd" in name]) <= 1
@@ -219,7 +219,7 @@ def test_file_found_after_its_writers_end(run: RunDirectory, child: subprocess.P
     """What is known of a writer's end holds for a file of its that is seen only afterwards."""
     its = identity_of(child.pid)
     first = journal_of(run, its)
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     child.kill()
     wait_until_ended(child)
@@ -233,7 +233,7 @@ def test_file_found_after_its_writers_end(run: RunDirectory, child: subprocess.P
 
 def test_ended_for_good(run: RunDirectory, child: subprocess.Popen[bytes]) -> None:
     """A run that was told to end has ended although its process goes on; one that may still change has not."""
-    writers = Writers(run)
+    writers = WriterProcesses(run)
     writers.poll()
     assert not writers.ended
     journal_of(run, identity_of(child.pid), End(5, "FINISHED"))

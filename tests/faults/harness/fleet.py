@@ -153,7 +153,7 @@ class Run:
         """Seconds from a log call to the server, at most, while all was well."""
         self._chance = chance
         self._pacer = Pacer(chance)
-        self._opening = OPENING_REQUESTS
+        self._creation = OPENING_REQUESTS
         self._closing = 1
         self._attempt = 0
         self._patience = PATIENCE
@@ -167,7 +167,7 @@ class Run:
         """Send, if it is time to; else look again when it is, or when there is something."""
         now, waiting = self.world.now, self.logged() - self.delivered
         ended = now >= END
-        if self._opening:
+        if self._creation:
             self._send(0)
         elif waiting:
             full = waiting >= FULL
@@ -196,8 +196,8 @@ class Run:
             if self.caught_up_at is None and now > BACK and self.delivered >= int(BACK * self.rate):
                 self.caught_up_at = now
             self._pacer.sent(now)
-        elif self._opening:
-            self._opening -= 1
+        elif self._creation:
+            self._creation -= 1
         else:
             self._closing -= 1
             self.done_at = now

@@ -32,9 +32,9 @@ from mlops_integrations.journal import cursor, identity
 from mlops_integrations.journal.records import FORMAT, End, Header, Metrics, RunSpec
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
-from mlops_integrations.upload.server_calls import GaveUpError, InterruptedUploadError, Surroundings
+from mlops_integrations.upload.server_calls import GaveUpError, InterruptedUploadError, UploadContext
 from mlops_integrations.upload.uploader import Result, Uploader
-from mlops_integrations.upload.writer_processes import Writers
+from mlops_integrations.upload.writer_processes import WriterProcesses
 from strict_store import Store
 
 _PACKAGE = Path(mlops_integrations.__file__).parent
@@ -273,9 +273,9 @@ class World:
         self._until = self._clock.now + rng.choice([5.0, 60.0, 600.0])
         follows = rng.random() < 0.5
         line = int(10 ** rng.uniform(0.5, 4.0)) if rng.random() < 0.7 else None
-        around = self._around(patience=None if follows else rng.choice([5.0, 60.0]))
+        context = self._context(patience=None if follows else rng.choice([5.0, 60.0]))
         try:
-            with killed_at_line(line), self._uploader(around) as uploader:
+            with killed_at_line(line), self._uploader(context) as uploader:
                 uploader.follow() if follows else uploader.drain()
         except Killed:
             self.tried["uploader killed"] += 1
@@ -304,26 +304,26 @@ class World:
                 self._train(self._rng.randint(1, 3))
         return self._clock.now > self._until
 
-    def _around(self, patience: float | None) -> Surroundings:
-        around = Surroundings(clock=self._clock, sleep=self._clock.sleep, patience=patience, stop=self._stop)
-        around.rng = random.Random(self._rng.random())
-        return around
+    def _context(self, patience: float | None) -> UploadContext:
+        context = UploadContext(clock=self._clock, sleep=self._clock.sleep, patience=patience, stop=self._stop)
+        context.rng = random.Random(self._rng.random())
+        return context
 
     @contextlib.contextmanager
-    def _uploader(self, around: Surroundings) -> Iterator[Uploader]:
+    def _uploader(self, context: UploadContext) -> Iterator[Uploader]:
         with requests.Session() as session:
             session.mount("http://", Hasty(self.server, self._perhaps_die))
             transport = Transport(Access(), session)
-            writers = Writers(self._run)
+            writers = WriterProcesses(self._run)
             try:
                 backend = open_backend(self.server.uri, Access(), transport)
-                yield Uploader(self._run, backend, self.server.uri, writers, around)
+                yield Uploader(self._run, backend, self.server.uri, writers, context)
             finally:
                 writers.close()
 
     def _deliver_in_peace(self) -> Result:
         self._until, self._pace, self._deadly = float("inf"), 0.0, 0.0
-        with self._uploader(self._around(patience=600.0)) as uploader:
+        with self._uploader(self._context(patience=600.0)) as uploader:
             return uploader.drain()
 
     # -- the oracle ---------------------------------------------------------------------------------------------

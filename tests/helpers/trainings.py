@@ -245,7 +245,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Door:
+class Route:
     """One way to have trainings of one framework recorded."""
 
     kind: type[Training]
@@ -279,15 +279,15 @@ class Door:
             pytest.skip("the package is not installed: Lightning finds no entry point of it")
 
 
-DOORS = {
-    "lightning logger": Door(LightningTraining, "logger", "MLOpsLogger"),
-    "lightning callback": Door(LightningTraining, "callback", "MLOpsCallback"),
-    "lightning autolog": Door(LightningTraining, "autolog"),
-    "transformers callback": Door(TransformersTraining, "callback", "MLOpsCallback"),
-    "transformers report_to": Door(TransformersTraining, "report_to"),
-    "transformers autolog": Door(TransformersTraining, "autolog"),
-    "keras callback": Door(KerasTraining, "callback", "MLOpsCallback"),
-    "keras autolog": Door(KerasTraining, "autolog"),
-    "accelerate tracker": Door(AccelerateTraining, "tracker", "MLOpsTracker"),
-    "accelerate autolog": Door(AccelerateTraining, "autolog"),
+ROUTES = {
+    "lightning logger": Route(LightningTraining, "logger", "MLOpsLogger"),
+    "lightning callback": Route(LightningTraining, "callback", "MLOpsCallback"),
+    "lightning autolog": Route(LightningTraining, "autolog"),
+    "transformers callback": Route(TransformersTraining, "callback", "MLOpsCallback"),
+    "transformers report_to": Route(TransformersTraining, "report_to"),
+    "transformers autolog": Route(TransformersTraining, "autolog"),
+    "keras callback": Route(KerasTraining, "callback", "MLOpsCallback"),
+    "keras autolog": Route(KerasTraining, "autolog"),
+    "accelerate tracker": Route(AccelerateTraining, "tracker", "MLOpsTracker"),
+    "accelerate autolog": Route(AccelerateTraining, "autolog"),
 }
