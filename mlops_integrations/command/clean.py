@@ -6,6 +6,7 @@ goes: a run that somebody has deleted there is here alone.
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,14 @@ from mlops_integrations.backends.base import Backend, Kind, open_backend
 from mlops_integrations.command import ALL_DELIVERED, INTERRUPTED, SOME_LEFT, summary, texts
 from mlops_integrations.command.summary import MAYBE_RUNNING, Summary
 from mlops_integrations.command.terminal import Terminal
+from mlops_integrations.credentials import Withheld
 from mlops_integrations.journal import ending, identity, lease, reader, removal
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.identity import Life
 from mlops_integrations.journal.lease import Lease
 from mlops_integrations.journal.records import Identity
 from mlops_integrations.journal.rundir import RunDirectory
+from mlops_integrations.settings import Settings
 
 _DAY: Final = 86_400.0
 _FILES_NAMED: Final = 3
@@ -49,6 +52,8 @@ class Clean:
     dry_run: bool = False
     _servers: dict[str, Backend | str] = field(default_factory=dict)
     """The servers by their addresses; for one that can't be asked, why."""
+    _named: Settings = field(default_factory=settings.from_arguments)
+    """What the environment names: that server gets the credentials."""
     _removed: int = 0
     _kept: int = 0
     _failed: int = 0
@@ -77,7 +82,7 @@ class Clean:
             state = self._check_all_is_delivered(one)
             _check_nothing_is_only_here(one, state)
             _check_nobody_needs_it(one, waited_for)
-            self._check_server_has_it(state)
+            self._check_server_has_it(run, state)
             size = _size(run.path)
             if not self.dry_run:
                 _remove(one)
@@ -108,8 +113,8 @@ class Clean:
             raise KeptError(f"it ended within the last {self.older_than:g} days")
         return one.state
 
-    def _check_server_has_it(self, state: Cursor) -> None:
-        server = self._server(state)
+    def _check_server_has_it(self, run: RunDirectory, state: Cursor) -> None:
+        server = self._server(run, state)
         if isinstance(server, str):
             raise KeptError(_NOT_ASKED.format(state.destination, server))
         found = server.get_run(state.run_id or "")
@@ -122,15 +127,24 @@ class Clean:
         if not found.value.active:
             raise KeptError(f"run {state.run_id} was deleted on {state.destination}")
 
-    def _server(self, state: Cursor) -> Backend | str:
+    def _server(self, run: RunDirectory, state: Cursor) -> Backend | str:
         if state.destination not in self._servers:
+            access = settings.access_to(state.destination, self._named)
+            if access.withheld is not None:
+                self._say_withheld(run, state, access.withheld)
             try:
-                server = open_backend(state.destination, settings.access())
+                server = open_backend(state.destination, access)
                 found = server.recognize(state.dialect)
                 self._servers[state.destination] = server if found.ok else found.message
             except (ValueError, OSError) as error:
                 self._servers[state.destination] = str(error)
         return self._servers[state.destination]
+
+    def _say_withheld(self, run: RunDirectory, state: Cursor, found: Withheld) -> None:
+        words = ["clean", str(run.path), *(["--dry-run"] if self.dry_run else [])]
+        words += ["--older-than", f"{self.older_than:g}"] if self.older_than else []
+        command = f"MLFLOW_TRACKING_URI={shlex.quote(found.address)} {texts.shell_command(*words)}"
+        self.terminal.note(texts.withheld(found, state.destination, command))
 
     def _say(self, what: str, label: str, text: str) -> None:
         self.terminal.line(f"{what:<10} {label}: {text}")
