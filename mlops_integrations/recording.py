@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from mlops_integrations import settings as settings_module
 from mlops_integrations import values
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
@@ -371,7 +372,9 @@ class Recording:
             self._left_said = True
             total, state = self._points_before + self._points, self.view.now()
             delivered = 0 if state is None else min(max(0, state.points - (self._delivered_before or 0)), total)
-            self.voice.left_over(delivered, total, self.settings.destination)
+            destination = self.settings.destination
+            named = destination is not None and settings_module.environment_names(destination)
+            self.voice.left_over(delivered, total, destination, named=named)
 
     def disown(self) -> None:
         """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""

@@ -72,11 +72,12 @@ MAY_IMPORT = {
     **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
        for room in ORACLE},
     "backends.connections": {"journal.files"},
-    "settings": {"oracle_uri", "databricks"},
+    "settings": {"credentials", "oracle_uri", "databricks"},
+    "credentials": {"oracle_uri", "databricks"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},
     **{room: {"command", "upload", "journal", "client", "entities", "backends.base", "backends.registry", "settings",
-              "errors", "version", "voice", "values", "oracle_uri"} for room in ("cli", "command")},
+              "errors", "version", "voice", "credentials", "values", "oracle_uri"} for room in ("cli", "command")},
     "__main__": {"cli"},
     "__init__": {"run", "start", "active_runs", "errors", "version", "client", "autologging", "settings"},
 }  # fmt: skip
