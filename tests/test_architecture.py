@@ -72,7 +72,8 @@ MAY_IMPORT = {
     **{room: {*SHARED_BY_DIALECTS, *ORACLE, "oracle_uri", "settings", "entities", "errors", "journal.records"}
        for room in ORACLE},
     "backends.connections": {"journal.files"},
-    "settings": {"oracle_uri", "databricks"},
+    "settings": {"credentials", "oracle_uri", "databricks"},
+    "credentials": {"oracle_uri", "databricks"},
     "backends": {*SHARED_BY_DIALECTS, "settings", "entities", "errors", "version", "journal.records"},
     "client": {"backends", "entities", "errors", "settings"},
     **{room: {"command", "upload", "journal", "client", "entities", "backends.base", "backends.registry", "settings",

@@ -46,6 +46,10 @@ class _Connection(HTTPConnection):
         moved.settimeout(timeout)
         return moved
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it was closed under us
+            super().close()
+
     def getresponse(self) -> Any:
         # Each time: the system forgets it as soon as something is sent.
         if hasattr(socket, "TCP_QUICKACK"):

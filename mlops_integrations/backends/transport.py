@@ -50,6 +50,8 @@ class Reply:
     location: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Their names in any case."""
+    withheld: bool = False
+    """The user's credentials were not sent along: they are for another server."""
 
     @property
     def is_html(self) -> bool:
@@ -94,6 +96,7 @@ class Transport:
         self._session = session or _session()
         self._session.auth = self._credentials
         self._session.headers["User-Agent"] = f"mlops-integrations/{VERSION}"
+        self._withheld = access.withheld is not None
         self._own_headers = access.headers
         self._session.headers.update(dict(access.headers))
         self._verify: bool | str = access.server_certificate or not access.insecure_tls
@@ -192,6 +195,7 @@ class Transport:
             retry_after=retry_after(response.headers.get("Retry-After"), time.time()),
             location=location,
             headers=response.headers,
+            withheld=self._withheld,
         )
 
     def stream(self, url: str, query: Mapping[str, str]) -> Reply | Iterator[bytes]:

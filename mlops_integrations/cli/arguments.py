@@ -28,7 +28,7 @@ Safe to call at any time and any number of times, beside running trainings too.
 """
 _TO: Final = """\
 the server, as http(s)://[user:password@]host[:port][/prefix], databricks[://PROFILE] or oracle-aidp://…; left out, the
-one that a run was recorded for, then MLFLOW_TRACKING_URI
+one that a run was recorded for, then MLFLOW_TRACKING_URI. Credentials go only to what this or MLFLOW_TRACKING_URI names
 """
 _CLOSE: Final = """\
 also close runs of other machines and containers, of which can't be told from here whether they still run: to be used

@@ -6,6 +6,7 @@ read back from the server: what was acknowledged once may be gone, or may never 
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from mlops_integrations.cli.read_back import DifferenceError, Readable, ReadBack
 from mlops_integrations.cli.run_summary import MAYBE_RUNNING, Summary
 from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.config import settings
+from mlops_integrations.config.credential_owner import Withheld
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.errors import MLOpsError, NotFoundError
 from mlops_integrations.journal import ending, identity, lease, reader, removal
 from mlops_integrations.journal.cursor import Cursor
@@ -31,6 +34,7 @@ _DAY: Final = 86_400.0
 _FILES_NAMED: Final = 3
 _HINT: Final = "What is undelivered, and what to type to deliver it: {}"
 _NOT_ASKED: Final = "{} can't be asked whether it has the run: {}"
+_UNNAMED: Final = "nothing is signed for a server that only a run directory names"
 _INTERRUPTED: Final = "Interrupted. What is not removed is whole, and the same command goes on from there."
 
 
@@ -53,6 +57,8 @@ class Clean:
     dry_run: bool = False
     _servers: dict[str, Readable | str] = field(default_factory=dict)
     """The servers by their addresses; for one that can't be asked, why."""
+    _named: Settings = field(default_factory=settings.from_arguments)
+    """What the environment names: that server gets the credentials."""
     _removed: int = 0
     _kept: int = 0
     _failed: int = 0
@@ -114,7 +120,7 @@ class Clean:
 
     def _check_server_has_it(self, one: Summary, state: Cursor) -> None:
         """Read all of it back from the server."""
-        server = self._server(state)
+        server = self._server(one.run, state)
         if isinstance(server, str):
             raise KeptError(_NOT_ASKED.format(state.destination, server))
         ticker = Ticker(self.terminal)
@@ -131,19 +137,34 @@ class Clean:
             raise KeptError(f"run {run_id} on {state.destination} differs: {error}") from None
         except NotFoundError as error:
             raise KeptError(f"{state.destination} does not have run {run_id}: {error}") from None
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            text = f"the answer is not a tracking server's: {type(error).__name__}: {error}"
+            raise KeptError(_NOT_ASKED.format(state.destination, text)) from None
         except MLOpsError as error:
             self._servers[state.destination] = str(error)  # it is not asked again for each run
             raise KeptError(_NOT_ASKED.format(state.destination, error)) from None
 
-    def _server(self, state: Cursor) -> Readable | str:
+    def _server(self, run: RunDirectory, state: Cursor) -> Readable | str:
         from mlops_integrations.backends.registry import open_store
 
         if state.destination not in self._servers:
+            access = settings.access_to(state.destination, self._named)
+            if access.withheld is not None:
+                self._say_withheld(run, state, access.withheld)
+                if access.withheld.needed:
+                    self._servers[state.destination] = _UNNAMED
+                    return _UNNAMED
             try:
-                self._servers[state.destination] = open_store(state.destination, settings.access(), state.dialect)
+                self._servers[state.destination] = open_store(state.destination, access, state.dialect)
             except (MLOpsError, ValueError, OSError, ImportError) as error:
                 self._servers[state.destination] = str(error)
         return self._servers[state.destination]
+
+    def _say_withheld(self, run: RunDirectory, state: Cursor, found: Withheld) -> None:
+        words = ["clean", str(run.path), *(["--dry-run"] if self.dry_run else [])]
+        words += ["--older-than", f"{self.older_than:g}"] if self.older_than else []
+        command = f"MLFLOW_TRACKING_URI={shlex.quote(found.address)} {formatting.shell_command(*words)}"
+        self.terminal.note(formatting.withheld(found, state.destination, command))
 
     def _say(self, what: str, label: str, text: str) -> None:
         self.terminal.line(f"{what:<10} {label}: {text}")

@@ -28,6 +28,7 @@ class Doctor:
         self._terminal = terminal
         try:
             self._client = TrackingClient(uri)
+            self._access = settings.access(settings.from_arguments(tracking_uri=uri))
         except ValueError as error:
             raise UsageError(str(error)) from None
         self._trouble = False
@@ -35,7 +36,7 @@ class Doctor:
     def run(self, *, write: bool) -> int:
         """Print what is found out; the exit code says whether a training could be recorded there."""
         self._say("server", self._client.tracking_uri)
-        self._say("credentials", _credentials(settings.access(), self._client.tracking_uri))
+        self._say("credentials", _credentials(self._access, self._client.tracking_uri))
         began = time.perf_counter()
         try:
             self._say("dialect", self._client.dialect)

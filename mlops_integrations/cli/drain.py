@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mlops_integrations.cli.progress import Progress
+from mlops_integrations.config.credential_owner import Withheld
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.lease import Holder, Lease, live_holder
 from mlops_integrations.journal.rundir import RunDirectory
@@ -51,6 +52,8 @@ class Server:
     uri: str
     backend: Backend
     patiences: Patience
+    withheld: Withheld | None = None
+    """The user's credentials that it does not get."""
     reached: bool = False
     """It has answered."""
     lost: str | None = None

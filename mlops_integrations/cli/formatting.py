@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
+from mlops_integrations.config.credential_owner import Withheld
 from mlops_integrations.journal.records import RunSpec, Value
 
 PROGRAM: Final = "mlops-integrations"
@@ -81,6 +82,21 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02} min"
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
+
+
+def withheld(found: Withheld, destination: str, command: str) -> str:
+    """What is said of credentials that a run directory's server does not get, and how it gets them.
+
+    Args:
+        found: the credentials.
+        destination: the server.
+        command: what to type so that it gets them.
+    """
+    what = ", ".join(found.what)
+    theirs = f"not sent to {destination}, which the run directory names. If that server is to have them: {command}"
+    if found.owner is None:
+        return f"the credentials of {what} are for no server, as MLFLOW_TRACKING_URI is not set, and are {theirs}"
+    return f"the credentials of {what} are for {found.owner} and are {theirs}"
 
 
 def shell_command(*words: str | Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from mlops_integrations.cli import formatting, run_summary
@@ -47,6 +48,7 @@ _CANT_TELL: Final = """\
 what is there is delivered, but whether it still runs can't be told from here (process {0.pid} on {0.host}). \
 If it does not: sync --close"""
 _REQUESTS_TO_WAIT_FOR: Final = 2
+_MOST_NAMED: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Sync:
     experiment: str | None = None
     patience: Patience = field(default_factory=Patience)
     _servers: dict[str, Server] = field(default_factory=dict)
+    _jobs: list[_Job] = field(default_factory=list)
     _tally: _Tally = field(default_factory=_Tally)
 
     def run(self, runs: list[RunDirectory]) -> int:
@@ -102,7 +105,7 @@ class Sync:
         except ValueError as error:
             raise UsageError(f"--to: {error}") from None
         try:
-            jobs = [job for run in runs if (job := self._plan(run, chosen.tracking_uri)) is not None]
+            self._jobs = jobs = [job for run in runs if (job := self._plan(run, chosen.tracking_uri)) is not None]
             progress = Progress(self.terminal, sum(job.waiting for job in jobs), len(jobs))
             for job in jobs:
                 self._deliver(job, chosen, progress)
@@ -221,16 +224,32 @@ class Sync:
 
         server = self._servers.get(destination)
         if server is None:
-            # The credentials that stood in an address are for that server alone.
-            access = settings.access(chosen if destination == chosen.tracking_uri else None)
+            access = settings.access_to(destination, chosen)
             try:
                 backend = open_backend(destination, access)
             except (ValueError, OSError) as error:
                 raise LeftError(f"{destination}: {error}") from None
-            server = self._servers[destination] = Server(destination, backend, self.patience)
+            server = self._servers[destination] = Server(destination, backend, self.patience, access.withheld)
+            self._say_withheld(server)
+        if server.withheld is not None and server.withheld.needed:
+            raise LeftError(f"{destination} takes signed requests only, and nobody has named it: sync --to")
         if server.lost is not None:
             raise LeftError(f"{destination} was not reached")
         return server
+
+    def _say_withheld(self, server: Server) -> None:
+        """Tell of credentials that a server does not get, with the command that sends its runs there with them."""
+        if server.withheld is None:
+            return
+        runs = [job.run.path for job in self._jobs if job.destination == server.uri]
+        words: list[str | Path] = ["sync", *runs[:_MOST_NAMED], "--to", server.withheld.address]
+        words += ["--close"] if self.close else []
+        words += ["--as-new"] if self.as_new else []
+        words += ["--experiment", self.experiment] if self.experiment is not None else []
+        command = formatting.shell_command(*words)
+        if len(runs) > _MOST_NAMED:
+            command += f" and likewise for {formatting.counted(len(runs) - _MOST_NAMED, 'other run')}"
+        self.terminal.note(formatting.withheld(server.withheld, server.uri, command))
 
     def _say_waiting(self, label: str, holder: Holder) -> None:
         self.terminal.note(f"{label}: asking {holder} to hand the delivery over")

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.config import oracle_uri
+from mlops_integrations.config import credential_owner, oracle_uri
+from mlops_integrations.config.credential_owner import Withheld
 from mlops_integrations.config.tracking_uri import split_credentials
 
 logger: Final = logging.getLogger("mlops_integrations")
@@ -54,6 +55,8 @@ class Access:
     oracle_profile: str | None = None
     oracle_config: str | None = None
     """Oracle's configuration file; None: the one in the home directory."""
+    withheld: Withheld | None = None
+    """What the user has of credentials, and this server does not get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,10 @@ def from_arguments(
 
 
 def access(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Access:
-    """How to get into the server: with the credentials of the tracking URI, if it had some, else the environment's."""
+    """How to get into the server that the user has named.
+
+    With the credentials of the tracking URI, if it had some, else the environment's.
+    """
     env = os.environ if environ is None else environ
     insecure = is_true("MLFLOW_TRACKING_INSECURE_TLS", env)
     certificate = env.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
@@ -156,6 +162,26 @@ def access(settings: Settings | None = None, environ: Mapping[str, str] | None =
     )
 
 
+def access_to(destination: str, named: Settings, environ: Mapping[str, str] | None = None) -> Access:
+    """How to get into a server that need not be the user's: credentials go only to the one that the user has named.
+
+    Args:
+        destination: the server, as a run directory may name it.
+        named: what the user has named, by argument or by MLFLOW_TRACKING_URI.
+        environ: left out, the process's own.
+    """
+    env = os.environ if environ is None else environ
+    full = access(named, env)
+    if named.tracking_uri is not None and credential_owner.same_server(destination, named.tracking_uri):
+        return full
+    return Access(
+        insecure_tls=full.insecure_tls,
+        server_certificate=full.server_certificate,
+        timeout=full.timeout,
+        withheld=credential_owner.withheld(destination, named.tracking_uri, env, in_uri=named.username is not None),
+    )
+
+
 def default_root(environ: Mapping[str, str] | None = None) -> Path:
     """Where run directories are made, and looked for by the command line."""
     env = os.environ if environ is None else environ
@@ -165,6 +191,16 @@ def default_root(environ: Mapping[str, str] | None = None) -> Path:
 def default_tracking_uri(environ: Mapping[str, str] | None = None) -> str | None:
     """The environment's tracking server, without credentials, or None."""
     return _tracking_uri(None, os.environ if environ is None else environ)[0]
+
+
+def environment_names(destination: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether MLFLOW_TRACKING_URI names this server, so that it gets the credentials of the environment."""
+    env = os.environ if environ is None else environ
+    try:
+        uri, _, _ = split_credentials(env.get("MLFLOW_TRACKING_URI", ""), env)
+    except ValueError:
+        return False
+    return credential_owner.same_server(uri, destination)
 
 
 def linger(environ: Mapping[str, str] | None = None) -> float:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 from zlib import crc32
 
-FileIdentity: TypeAlias = tuple[int, int]
-"""Device and inode: what makes two descriptors the same file's."""
+FileIdentity: TypeAlias = tuple[int, int, int]
+"""Device, inode and access mode: two descriptors of one file, for reading and for writing, are not each other."""
 
 _MODE: Final = 0o600
 _OUT_OF_THE_WAY: Final = 256
@@ -70,13 +70,17 @@ def out_of_the_way(fd: int) -> int:
 
 
 def identity_of(fd: int) -> FileIdentity:
-    """Which file a descriptor is of.
+    """Which file a descriptor is of, and for what.
 
     Raises:
         OSError: it is closed.
     """
     status = os.fstat(fd)
-    return status.st_dev, status.st_ino
+    if sys.platform == "win32":
+        return status.st_dev, status.st_ino, 0
+    import fcntl
+
+    return status.st_dev, status.st_ino, fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
 
 
 def is_of(fd: int, identity: FileIdentity) -> bool:

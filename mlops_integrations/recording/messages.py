@@ -108,19 +108,28 @@ class Messages:
                 self._directory,
             )
 
-    def undelivered(self, delivered: int, total: int, destination: str | None) -> None:
-        """The last line of a run that is not all delivered, with the command that delivers the rest."""
+    def undelivered(self, delivered: int, total: int, destination: str | None, *, named: bool = True) -> None:
+        """The last line of a run that is not all delivered, with the command that delivers the rest.
+
+        Args:
+            delivered: points.
+            total: points.
+            destination: where it goes.
+            named: whether the environment names that server, too; else the command has to, or it sends no credentials.
+        """
+        to = None if named else destination
         missing = "" if delivered < total else ", but not all of the run's parameters, tags, files and status"
         logger.warning(
             "mlops: %s of %s points delivered%s. The rest: %s",
             f"{delivered:,}",
             f"{total:,}",
             missing,
-            escaped(sync_command(self._directory)),
+            escaped(sync_command(self._directory, to)),
         )
         self.once("another server", "it goes to %s; to another server with --to URI", destination)
 
 
-def sync_command(directory: Path) -> str:
-    """The shell command that delivers a run directory."""
-    return f"{shlex.quote(sys.executable or 'python')} -m mlops_integrations sync {shlex.quote(str(directory))}"
+def sync_command(directory: Path, to: str | None = None) -> str:
+    """The shell command that delivers a run directory, to the server that it was recorded for or to the one named."""
+    named = [] if to is None else ["--to", to]
+    return shlex.join([sys.executable or "python", "-m", "mlops_integrations", "sync", str(directory), *named])

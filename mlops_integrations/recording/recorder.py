@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mlops_integrations.config.settings import Settings
+from mlops_integrations.config.settings import Settings, environment_names
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView, Trouble
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Points, Record, RunSpec
@@ -374,7 +374,9 @@ class Recorder:
             self._left_said = True
             total, state = self._points_before + self._points, self.view.now()
             delivered = 0 if state is None else min(max(0, state.points - (self._delivered_before or 0)), total)
-            self.messages.undelivered(delivered, total, self.settings.destination)
+            destination = self.settings.destination
+            named = destination is not None and environment_names(destination)
+            self.messages.undelivered(delivered, total, destination, named=named)
 
     def disown(self) -> None:
         """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""

@@ -160,13 +160,15 @@ class FakeStore:
 class FakeMlflow(FakeStore):
     """The endpoints on a port of their own. A context manager.
 
-    ``requests`` lists the calls as they came ("runs/create"), ``authorizations`` their headers.
+    ``requests`` lists the calls as they came ("runs/create"), ``authorizations`` what these hold of that, ``headers``
+    all that they hold.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[str] = []
         self.authorizations: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
         self._scripted: dict[str, list[tuple[int, dict[str, Any], bool]]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -194,6 +196,11 @@ class FakeMlflow(FakeStore):
         """Answer the next calls of this name ("runs/create") with this status; they are done only if ``done``."""
         with self._changed:
             self._scripted.setdefault(call, []).extend([(status, body or {}, done)] * times)
+
+    def forget_answers(self) -> None:
+        """Do again what is asked for."""
+        with self._changed:
+            self._scripted.clear()
 
     def wait_for(self, call: str, times: int = 1) -> None:
         """Wait until a call of this name has come so many times."""
@@ -253,6 +260,7 @@ def _handler(server: FakeMlflow) -> type[BaseHTTPRequestHandler]:
             self._reply(json.loads(self.rfile.read(length) or b"{}"))
 
         def _reply(self, body: dict[str, Any]) -> None:
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             call = urlsplit(self.path).path.removeprefix(_API)
             status, answer = server.answer(call, body, self.headers.get("Authorization"))
             self._send(status, json.dumps(answer).encode())

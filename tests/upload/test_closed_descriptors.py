@@ -105,6 +105,32 @@ def test_a_reader_whose_journal_is_another_by_now(writer: JournalWriter, theirs:
     journal.close()
 
 
+def test_a_writer_whose_number_is_a_readers(writer: JournalWriter) -> None:
+    """A reader of the same journal, re-opened first, may have got the number: it can't be written through."""
+    reading = os.open(writer.path, os.O_RDONLY)
+    number = writer._fd
+    os.dup2(reading, number)
+    os.close(reading)
+
+    assert writer.append(Metrics(1, [("loss", 0.5, 1)]))
+
+    assert os.read(number, 9)  # it is still the reader's
+    writer.close()
+    os.close(number)
+
+
+def test_a_reader_whose_number_is_a_writers(writer: JournalWriter) -> None:
+    """And the other way round."""
+    journal = reader.JournalReader(writer.path)
+    number = journal._fd
+    os.dup2(writer._fd, number)
+
+    assert 2 == len(list(journal))
+
+    journal.close()
+    os.close(number)
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux only")
 def test_a_writer_whose_descriptor_is_another_file(
     tmp_path: Path, header: Header, spec: RunSpec, theirs: Callable[[int], None]

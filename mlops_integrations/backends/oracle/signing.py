@@ -82,6 +82,10 @@ class OracleCredentials:
         return self._token != before or self._kind in {"instance_principal", "resource_principal", "ambient"}
 
     def _made(self) -> Signer:
+        if (
+            self._access.withheld is not None
+        ):  # whatever the address says of credentials: a stranger may have written it
+            raise NotSignedError("nothing is signed for a server that only a run directory names")
         if self._kind == "ambient":
             return self._ambient()
         try:

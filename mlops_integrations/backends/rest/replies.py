@@ -26,6 +26,7 @@ from mlops_integrations.untrusted import one_line
 T = TypeVar("T")
 
 _NAME_LENGTH: Final = 1_000
+_WITHHELD: Final = " (no credentials were sent to this server)"
 NO_SUCH_CALL: Final = "NO_SUCH_CALL"
 """Our own code for an answer that knows nothing of what was called."""
 
@@ -108,10 +109,11 @@ def outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
     if isinstance(code, str) and code not in _TRANSIENT_CODES and status not in _TRANSIENT_STATUSES:
         denied = code in _DENIED_CODES or status in {requests.codes.unauthorized, requests.codes.forbidden}
         kind = Kind.DENIED if denied else Kind.REFUSED
-        return Outcome(kind, None, f"{one_line(code)}: {one_line(str((body or {}).get('message', '')))}", code)
+        text = f"{one_line(code)}: {one_line(str((body or {}).get('message', '')))}"
+        return Outcome(kind, None, f"{text}{_WITHHELD}" if denied and reply.withheld else text, code)
     text = f"HTTP {status}: {reply.text}" if reply.text else f"HTTP {status}"
     if status in {requests.codes.unauthorized, requests.codes.forbidden}:
-        return Outcome(Kind.DENIED, None, text)
+        return Outcome(Kind.DENIED, None, f"{text}{_WITHHELD}" if reply.withheld else text)
     if status == requests.codes.request_entity_too_large:
         return Outcome(Kind.REFUSED, None, text, "HTTP_413")
     if status < requests.codes.bad_request:
