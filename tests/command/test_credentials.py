@@ -17,8 +17,8 @@ from requests.adapters import HTTPAdapter
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
-from mlops_integrations.backends import auth, oracle_signing
 from mlops_integrations.backends.credentials import NotSignedError
+from mlops_integrations.backends.oracle import signing
 from mlops_integrations.cli.drain import Patience
 from mlops_integrations.cli.sync import Sync
 from mlops_integrations.cli.terminal import Terminal
@@ -63,7 +63,7 @@ class World:
         script = f"open({str(self.ran)!r}, 'w').close(); print('canary')"
         KINDS["command"]["MLOPS_TOKEN_COMMAND"] = f'{sys.executable} -S -c "{script}"'
         monkeypatch.setattr(auth, "fetch_plugin", lambda _: self._sign)
-        monkeypatch.setattr(oracle_signing, "fetch_plugin", lambda _: self._sign)
+        monkeypatch.setattr(signing, "fetch_plugin", lambda _: self._sign)
         send = HTTPAdapter.send
 
         def watched(adapter: HTTPAdapter, request: Any, **options: Any) -> Any:
@@ -386,7 +386,7 @@ def test_oracle_signs_nothing_without_leave() -> None:
     address = oracle_uri.parse("https://theirs/aiDataPlatforms/p/workspaces/w?auth=ambient")
     assert address is not None
     withheld = Withheld(("Oracle's configuration",), None, "https://theirs", needed=True)
-    signs = oracle_signing.OracleCredentials(address, Access(request_auth="mine", withheld=withheld))
+    signs = signing.OracleCredentials(address, Access(request_auth="mine", withheld=withheld))
     with pytest.raises(NotSignedError, match="nothing is signed"):
         signs.open()
     assert not signs.refresh()
