@@ -17,6 +17,7 @@ from requests.adapters import HTTPAdapter
 
 import mlops_integrations as mlops
 from fake_mlflow import FakeMlflow
+from mlops_integrations.backends import credentials
 from mlops_integrations.backends.credentials import NotSignedError
 from mlops_integrations.backends.oracle import signing
 from mlops_integrations.cli.drain import Patience
@@ -62,7 +63,7 @@ class World:
         (tmp_path / "canary.pem").touch()
         script = f"open({str(self.ran)!r}, 'w').close(); print('canary')"
         KINDS["command"]["MLOPS_TOKEN_COMMAND"] = f'{sys.executable} -S -c "{script}"'
-        monkeypatch.setattr(auth, "fetch_plugin", lambda _: self._sign)
+        monkeypatch.setattr(credentials, "fetch_plugin", lambda _: self._sign)
         monkeypatch.setattr(signing, "fetch_plugin", lambda _: self._sign)
         send = HTTPAdapter.send
 
