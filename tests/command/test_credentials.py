@@ -480,13 +480,13 @@ def test_what_is_left_is_sent_with_credentials(
     run.log_metric("loss", 0.1)
     server.wait_for("experiments/get")
     assert not run.finish(timeout=0.0)
-    run._recording.say_what_is_left()
+    run._recorder.delivery.say_what_is_left()
     (typed,) = re.findall(r"The rest: (.*)$", caplog.text, re.MULTILINE)
     assert typed.endswith(f" --to {server.uri}")
     caplog.clear()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    run._recording._left_said = False
-    run._recording.say_what_is_left()
+    run._recorder.delivery._left_said = False
+    run._recorder.delivery.say_what_is_left()
     (typed,) = re.findall(r"The rest: (.*)$", caplog.text, re.MULTILINE)
     assert typed.endswith(f"sync {run.directory}")
     server.forget_answers()
