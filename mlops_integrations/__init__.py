@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__path__ = [*__path__, f"{__path__[0]}/old_names"]  # where classes were when earlier versions pickled them
+
 if TYPE_CHECKING:
     from mlops_integrations import entities, errors
     from mlops_integrations.autologging.switch import autolog as autolog

@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "client": {"backends.registry", "config", "entities", "errors", "untrusted"},
     "cli": {"cli", "upload", "journal", "backends.protocol", "backends.registry", "client", "config", "entities",
             "errors", "untrusted", "version", "recording.messages", "recording.values"},
+    "old_names": {"framework_support.run_handle", "recording.run", "config.settings"},
     "__main__": {"cli.arguments"},
     "__init__": {"recording.run", "recording.start", "recording.active_runs", "autologging.switch", "client",
                  "entities", "errors", "version"},

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mlops_integrations.config import launch, settings
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.start import start_run
 
@@ -79,6 +79,9 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
         known = settings.from_arguments(experiment_name=experiment_name, experiment_id=experiment_id)
         if known.experiment_name is None and known.experiment_id is None:
             self._handle.keep(experiment_name=project_name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(restored(state))
 
     @classmethod
     def _implicit(cls, project_name: str | None, **options: Any) -> MLOpsTracker:

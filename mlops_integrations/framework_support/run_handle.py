@@ -203,3 +203,9 @@ class RunHandle:
     def __getstate__(self) -> dict[str, Any]:
         self._borrow()  # where the copy goes, the user's run may not be found
         return vars(self) | {"_pid": 0, "_in_training": False}
+
+
+def restored(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The unpickled attributes of an integration, by the names of today."""
+    earlier = {"_door": "_handle", "keeps_model": "_keeps_model"}
+    return {earlier.get(name, name): value for name, value in state.items()}

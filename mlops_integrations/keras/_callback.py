@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from mlops_integrations.config import launch
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.journal import ending
 from mlops_integrations.keras import _model, _patches
 from mlops_integrations.keras._patches import FitListener
@@ -120,7 +120,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         return vars(self) | {"_trained": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(restored(state))
         _patches.watch(self)
 
     @classmethod

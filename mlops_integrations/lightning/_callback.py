@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.lightning import _base
 from mlops_integrations.lightning._logger import MLOpsLogger
 from mlops_integrations.recording.run import Run
@@ -79,6 +79,9 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         self._logger = MLOpsLogger(**given) if logger is None else logger
         self._said = not given
         """What to say once is said: that another logger is there, and what was given here counts for nothing."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(restored(state))
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsCallback:

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from mlops_integrations.framework_support import lenient_start
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.lightning import _base, _checkpoints, _hyperparameters
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.run_setup import new_uid
@@ -104,6 +104,9 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         """The ModelCheckpoints that have saved something: weak references, as Lightning gives them."""
         self._recorded: dict[Path, int] = {}
         """The checkpoints that are artifacts, and when each was written."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(restored(state))
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsLogger:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from mlops_integrations.framework_support.guard import guarded
-from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run
+from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.journal import ending
 from mlops_integrations.recording.run import Run
 from mlops_integrations.transformers import _patches, _translation
@@ -144,7 +144,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         return (main or self._shared) and not self._is_extra
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(restored(state))
         _patches.watch(Trainer)
 
     # -- what the Trainer's methods tell (see the wrappers below) -------------------------------------------------
