@@ -187,7 +187,7 @@ def test_a_fifo_in_the_place_of_a_file(
     """Swapped in after it was looked at: it is opened without waiting, and is no file any more."""
     source = tmp_path / "model.pt"
     source.write_bytes(b"weights")
-    looking = artifact_snapshots._found
+    looking = artifact_snapshots.found_at
 
     def swapped(*given: Any) -> Any:
         found = looking(*given)
@@ -195,7 +195,7 @@ def test_a_fifo_in_the_place_of_a_file(
         os.mkfifo(source)
         return found
 
-    monkeypatch.setattr(artifact_snapshots, "_found", swapped)
+    monkeypatch.setattr(artifact_snapshots, "found_at", swapped)
     run.log_artifact(source, wait=wait)
     assert background.wait(30)
     assert {NOT_COPIED: 1} == lost(run)

@@ -6,6 +6,7 @@ A status alone proves nothing: the oldest servers answer 200 and a page for peop
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
@@ -68,7 +69,7 @@ def _is_mlflow(reply: Reply, call: str) -> bool:
 
 def _retyped(outcome: Outcome[dict[str, Any]]) -> Outcome[str]:
     kind = outcome.kind if outcome.kind is Kind.DENIED else Kind.RETRY
-    return Outcome(kind, None, outcome.message, outcome.code, outcome.retry_after)
+    return replace(outcome.failed(), kind=kind)
 
 
 class Recognizing:

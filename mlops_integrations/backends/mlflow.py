@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 import requests
@@ -108,9 +108,11 @@ class MlflowBackend:
     def _experiment_listed(self, name: str) -> Outcome[str]:
         listed = self._get("experiments/list", {})
         ids = taken(listed, "the list of experiments", lambda body: _ids_by_name(body))
-        if ids.ok and ids.value is not None and name not in ids.value:
+        if not ids.ok or ids.value is None:
+            return ids.failed()
+        if name not in ids.value:
             return Outcome(Kind.REFUSED, None, "", _NOT_FOUND)
-        return Outcome(ids.kind, (ids.value or {}).get(name), ids.message, ids.code, ids.retry_after)
+        return Outcome(Kind.OK, ids.value[name])
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
         what = f"experiment {one_line(shown)!r}"
@@ -171,7 +173,7 @@ class MlflowBackend:
             if history.ok and history.value is not None:
                 kept |= history.value
             elif history.kind is not Kind.REFUSED:  # else the metric was never logged
-                return cast("Outcome[Batch]", history)
+                return history.failed()
         metrics = [metric for metric in batch.metrics if comparable(metric) not in kept]
         return Outcome(Kind.OK, Batch(metrics, batch.params, batch.tags))
 

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from mlops_integrations.journal.records import RunSpec, Value
 
@@ -68,7 +68,15 @@ class Outcome(Generic[T]):
 
     def bare(self) -> Outcome[None]:
         """The same without its value."""
-        return cast("Outcome[None]", replace(self, value=None))
+        return self.failed()
+
+    def failed(self, message: str | None = None) -> Outcome[Any]:
+        """The same failure for a call that this one was a part of: whatever the server said of it stays with it.
+
+        Args:
+            message: what to say instead. Default: the same.
+        """
+        return cast("Outcome[Any]", replace(self, value=None, message=self.message if message is None else message))
 
 
 @dataclass(frozen=True, slots=True)

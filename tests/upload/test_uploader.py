@@ -392,7 +392,7 @@ def test_first_records_go_at_once_and_later_ones_wait(server: FakeMlflow, upload
         return points == 2
 
     delivering._calls._context.stop = stop
-    clock = delivering._clock
+    clock = delivering._calls.now
     with pytest.raises(InterruptedUploadError):
         delivering.follow()
     journal.close()
@@ -417,7 +417,7 @@ def test_somebody_who_waits_ends_the_pause(server: FakeMlflow, uploader: Make, r
         return points == 2
 
     delivering._calls._context.stop = stop
-    clock = delivering._clock
+    clock = delivering._calls.now
     with pytest.raises(InterruptedUploadError):
         delivering.follow()
     journal.close()

@@ -76,7 +76,7 @@ class PreviewBackend:
         wanted = name or ""
         listed = taken(self._get("experiments/list", {}), "the list of experiments", lambda body: _ids_by_name(body))
         if not listed.ok or listed.value is None:
-            return Outcome(listed.kind, None, listed.message, listed.code, listed.retry_after, listed.ambiguous)
+            return listed.failed()
         if wanted in listed.value:
             return Outcome(Kind.OK, listed.value[wanted])
         made = self._post("experiments/create", {"name": wanted})
@@ -108,13 +108,15 @@ class PreviewBackend:
             return [str(run.get("run_id") or run["run_uuid"]) for run in runs if is_active(run)]
 
         ids = taken(found, "looking for the run", ours)
+        if not ids.ok or ids.value is None:
+            return ids.failed()
         runs: list[ServerRun] = []
-        for run_id in ids.value or ():
+        for run_id in ids.value:
             run = self.get_run(run_id)
             if not run.ok or run.value is None:
-                return Outcome(run.kind, None, run.message, run.code, run.retry_after)
+                return run.failed()
             runs.append(run.value)
-        return Outcome(ids.kind, runs if ids.ok else None, ids.message, ids.code, ids.retry_after, ids.ambiguous)
+        return Outcome(Kind.OK, runs)
 
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run."""
@@ -151,7 +153,7 @@ class PreviewBackend:
                 continue
             kept = taken(outcome, "the metric's history", _metrics)
             if not kept.ok or kept.value is None:
-                return Outcome(kept.kind, None, kept.message, kept.code, kept.retry_after, kept.ambiguous)
+                return kept.failed()
             wanted = entities_json.number(value)
             if not any(each.timestamp == time and _same(each.value, wanted) for each in kept.value):
                 metrics.append(metric)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -176,7 +176,7 @@ class OracleBackend:
                     break
                 history = taken(page, "the metric's history", rows_of)
                 if not history.ok or history.value is None:
-                    return cast("Outcome[Batch]", history)
+                    return history.failed()
                 kept |= history.value & wanted
         left = [metric for metric in batch.metrics if comparable(metric) not in kept]
         return Outcome(Kind.OK, Batch(left, batch.params, batch.tags))

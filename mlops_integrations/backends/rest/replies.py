@@ -6,8 +6,7 @@ A success counts only with the documented reply of its call: gateways answer 200
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import requests
 
@@ -131,7 +130,7 @@ def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[s
     """The wanted part of an answer; a failure says what was asked for."""
     if not outcome.ok or outcome.value is None:
         message = f"{what}: {outcome.message}" if what else outcome.message
-        return cast("Outcome[T]", replace(outcome, value=None, message=message))
+        return outcome.failed(message)
     try:
         return Outcome(Kind.OK, extract(outcome.value))
     except (KeyError, TypeError, AttributeError, ValueError):
