@@ -18,7 +18,7 @@ from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import FORMAT, Header, Record, RunSpec
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.recording import active_runs
-from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.recorder import Recorder
 
 with contextlib.suppress(ImportError):  # not every environment has it; those tests that need it say so themselves
     import hypothesis
@@ -51,13 +51,13 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _nothing_swallowed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """The guard around log calls hides our own failures from trainings; from tests it must not."""
     failures: list[Exception] = []
-    swallow = Run.swallow
+    swallow = Recorder.swallow
 
-    def recording_swallow(run: Run, error: Exception) -> None:
+    def remembering_swallow(recorder: Recorder, error: Exception) -> None:
         failures.append(error)
-        swallow(run, error)
+        swallow(recorder, error)
 
-    monkeypatch.setattr(Run, "swallow", recording_swallow)
+    monkeypatch.setattr(Recorder, "swallow", remembering_swallow)
     yield
     if request.node.get_closest_marker("swallows") is None:
         assert failures == []

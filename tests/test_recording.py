@@ -43,7 +43,7 @@ def test_end_that_another_thread_undoes(first: Run) -> None:
     write_down(run, Cursor(URI, positions=RunDirectory(run.directory).sizes()))
     run.log_metric("late", 1.0)
     assert run.is_open
-    assert recorder.wait_for_delivery(0.2)
+    assert recorder.delivery.wait(0.2)
     run.finish(timeout=0.01)
 
 
@@ -63,9 +63,9 @@ def test_stop_of_another_time_ends_no_wait(first: Run) -> None:
     write_down(first, Cursor(URI, trouble=Trouble("run deleted", 1, stopped=True)))
     run = mlops.start_run(resume=first, tracking_uri=URI)
     looks = itertools.count()
-    assert run._recorder.wait_until(lambda: next(looks) == 3, 30.0)
+    assert run._recorder.delivery.wait_until(lambda: next(looks) == 3, 30.0)
     write_down(first, Cursor(URI, trouble=Trouble("run deleted", 2, stopped=True)))
-    assert not run._recorder.wait_until(lambda: next(looks) > 1_000, 30.0)
+    assert not run._recorder.delivery.wait_until(lambda: next(looks) > 1_000, 30.0)
     assert next(looks) < 1_000
     run.finish(timeout=0.01)
 
@@ -103,16 +103,16 @@ def test_ranks_wait_for_what_they_know(fails: bool) -> None:
     sizes = RunDirectory(run.directory).sizes()
 
     write_down(run, Cursor(URI, positions={"journal-0002.jsonl": sizes["journal-0002.jsonl"]}, status="RUNNING"))
-    assert {0: False, 1: True} == {rank: known.is_delivered() for rank, known in recordings.items()}
+    assert {0: False, 1: True} == {rank: known.delivery.is_delivered() for rank, known in recordings.items()}
     delivered = Cursor(URI, positions=sizes, status=ended.status, status_time=ended.time)
     write_down(run, delivered)
-    assert {0: True, 1: True} == {rank: known.is_delivered() for rank, known in recordings.items()}
+    assert {0: True, 1: True} == {rank: known.delivery.is_delivered() for rank, known in recordings.items()}
 
 
 def test_a_requeued_run_that_was_terminated_waits_for_no_other_status() -> None:
     """What a process says of its end after its job was requeued is not what the server is told."""
     run = mlops.start_run(tracking_uri=URI, mode="offline")
-    run.close("RUNNING", None, timeout=0.0)
+    run._recorder.close("RUNNING", None, timeout=0.0)
     run.log_metric("late", 1.0)
     run._recorder.end("KILLED", "SIGTERM")
     ended = RunDirectory(run.directory).ending()
@@ -120,4 +120,4 @@ def test_a_requeued_run_that_was_terminated_waits_for_no_other_status() -> None:
     sizes = RunDirectory(run.directory).sizes()
     write_down(run, Cursor(URI, positions=sizes, status=ended.status, status_time=ended.time))
     assert "RUNNING" == ended.status
-    assert run._recorder.is_delivered()
+    assert run._recorder.delivery.is_delivered()

@@ -942,10 +942,10 @@ def test_messages_reach_stderr_without_any_setup(python: Python) -> None:
 
 def test_training_after_an_end_that_does_not_end(run: Run) -> None:
     """A second training that is cut off by the exit makes the run FAILED, however well the first one had ended."""
-    run.training_began()
-    run.training_ended()
+    run._recorder.training_began()
+    run._recorder.training_ended()
     run.finish()
-    run.training_began()
+    run._recorder.training_began()
     run._recorder.end("FINISHED", None, provisional=True)
     ended = RunDirectory(run.directory).ending()
     assert ended is not None

@@ -16,7 +16,7 @@ from mlops_integrations.journal.root import find_by_uid, make_run_directory, rem
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import active_runs
 from mlops_integrations.recording.recorder import NO_DIRECTORY, now_ms
-from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.run import Run, recorder_of
 from mlops_integrations.recording.run_setup import announce, make_run, make_spec, new_uid
 from mlops_integrations.recording.start import check
 
@@ -45,9 +45,9 @@ def absent(uid: str, reason: str) -> Run:
 def begin(run: Run) -> None:
     """Begin to record a run that was prepared. Never raises."""
     try:
-        run._recorder.begin()
+        recorder_of(run).begin()
     except Exception as error:  # at the border to a training, as above
-        run.swallow(error)
+        recorder_of(run).swallow(error)
 
 
 def greet(run: Run, options: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ def greet(run: Run, options: Mapping[str, Any]) -> None:
     try:
         announce(run, options)
     except Exception as error:  # as above
-        run.swallow(error)
+        recorder_of(run).swallow(error)
 
 
 def prepared_again(run: Run, options: Mapping[str, Any], uid: str, run_id: str | None) -> tuple[Run, dict[str, Any]]:
@@ -94,7 +94,7 @@ def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Ru
             spec = make_spec(chosen, uid, options.get("run_name"), options.get("parent"))
             run = make_run_directory(chosen.root, spec.name, uid)
         joined = Run(structs.replace(spec, rank=rank), run, chosen)
-        joined._recorder.begin()
+        recorder_of(joined).begin()
         active_runs.started(joined)
     except Exception as error:  # at the border to a training, as above
         logger.warning("mlops: nothing is recorded, training goes on: %s: %s", type(error).__name__, error)

@@ -15,7 +15,7 @@ from mlops_integrations.framework_support import lenient_start, patching
 from mlops_integrations.journal import ending
 from mlops_integrations.recording import active_runs, run_setup, start
 from mlops_integrations.recording.recorder import DISABLED, FORKED
-from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.run import Run, adopted, recorder_of
 
 
 def keywords_of_start_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class RunHandle:
         if self._run is None:
             self._run = lenient_start.prepare(self._options, self._uid)
         if not self._begun:
-            self._run._recorder.when_opened = self._greet
+            recorder_of(self._run).when_opened = self._greet
         return self._run
 
     @property
@@ -134,14 +134,14 @@ class RunHandle:
             self._adopt()
         if not self._in_training:
             self._in_training = True
-            self.run.training_began()
+            recorder_of(self.run).training_began()
 
     def ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
         """It has come to its end. Ends the door's own run, without waiting; what is logged later re-opens it."""
         self._in_training = False
-        self.run.training_ended(status, reason)
+        recorder_of(self.run).training_ended(status, reason)
         if self._is_own:
-            self.run.close(status, reason, timeout=0.0)
+            recorder_of(self.run).close(status, reason, timeout=0.0)
 
     def failed(self, error: BaseException) -> None:
         """This exception has ended the training, and the framework says so."""
@@ -159,19 +159,19 @@ class RunHandle:
             self._in_training = False
             # An interpreter that exits does not tell whether ``sys.exit`` ended it, and with which code.
             exits = isinstance(error, SystemExit)
-            self.run.training_ended(*(ending.of_exception(error) if exits else ()))
+            recorder_of(self.run).training_ended(*(ending.of_exception(error) if exits else ()))
 
     def requeued(self) -> None:
         """The job goes back into its queue, to go on later: the run stays RUNNING, however this process ends."""
         self._in_training = False
-        self.run.training_ended()
+        recorder_of(self.run).training_ended()
         self.run.set_tag("mlops.requeued", "true")
-        self.run.close(ending.RUNNING, None, timeout=0.0)
+        recorder_of(self.run).close(ending.RUNNING, None, timeout=0.0)
 
     def swallow(self, error: Exception) -> None:
         """Our own failure in a hook: counted and said, the training goes on."""
         try:
-            self.prepared.swallow(error)
+            recorder_of(self.prepared).swallow(error)
         except Exception:  # it is the opening of the run that fails
             patching.say_failure(error)
 
@@ -189,8 +189,8 @@ class RunHandle:
     def _adopt(self) -> None:
         """In a forked or spawned process that trains: the same run, through a journal file of this process."""
         self._pid = os.getpid()
-        if self._run is not None and self._run.is_forked:
-            self._run = self._run.adopted()
+        if self._run is not None and recorder_of(self._run).is_forked:
+            self._run = adopted(self._run)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RunHandle:
         """In this process, before it has begun: a door to another run (a tuner copies callbacks for each trial)."""

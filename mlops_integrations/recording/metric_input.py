@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from mlops_integrations.recording.values import NotANumberError
 class MetricInput:
     """The steps, times and numbers of one run's metrics."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, earlier: Sequence[Path] = ()) -> None:
         self._recorder = recorder
         self.steps: dict[str, int] = {}
         """Each key's last step."""
         self._device: DeviceValues | None = None
         if recorder.settings.device_values == "lazy":
             self._device = DeviceValues(recorder, self.number)
-        self.earlier: list[Path] = []
+        self._earlier = list(earlier)
         """Journal files of a resumed run, to be read when a step is left out for the first time."""
 
     def metrics(self, metrics: Mapping[Any, object], step: object, timestamp: object, now: int) -> Metrics:
@@ -71,9 +71,9 @@ class MetricInput:
     def next_step(self, key: str) -> int:
         """One past the key's last step, from 0; taken by the call that asks."""
         with self._recorder.lock:
-            if self.earlier:
-                self.steps = last_steps(self.earlier) | self.steps
-                self.earlier = []
+            if self._earlier:
+                self.steps = last_steps(self._earlier) | self.steps
+                self._earlier = []
             number = self.steps[key] = min(self.steps.get(key, -1) + 1, values.INT64_MAX)
             return number
 

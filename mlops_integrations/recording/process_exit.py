@@ -34,7 +34,7 @@ def opened(recorder: Recorder) -> None:
     if recorder in _recorders:
         _recorders.remove(recorder)
     if len(_recorders) >= _FORGET_ABOVE:
-        for known in [known for known in _recorders if not known.is_open and not known.awaits_delivery()]:
+        for known in [known for known in _recorders if not known.is_open and not known.delivery.is_awaited()]:
             with contextlib.suppress(ValueError):  # another thread may do the same
                 _recorders.remove(known)
     _recorders.append(recorder)
@@ -68,22 +68,22 @@ def _at_exit() -> None:
             recorder.end(status, reason, provisional=True, seconds=max(0.0, before - time.monotonic()))
         except Exception as failure:  # of one run: the others are to be ended all the same
             recorder.lose("internal error", 1, f"the run's end was not recorded: {failure!r}")
-    waiting = [recorder for recorder in _recorders if recorder.awaits_delivery()]
+    waiting = [recorder for recorder in _recorders if recorder.delivery.is_awaited()]
     deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
     try:
         background.wait(max((known.settings.finish_timeout for known in _recorders), default=0.0))
         for recorder in waiting:
-            recorder.wait_for_delivery(deadline - time.monotonic())
+            recorder.delivery.wait(deadline - time.monotonic())
     except KeyboardInterrupt:
         pass  # a second Ctrl-C: no more waiting; what is left is said below
     for recorder in waiting:
-        recorder.say_what_is_left()
+        recorder.delivery.say_what_is_left()
     for recorder in _recorders.copy():
         if recorder.is_open:  # a daemon thread has re-opened it meanwhile
             recorder.end(status, reason, provisional=True)
-            recorder.wait_for_delivery(min(1.0, deadline - time.monotonic()))
-            recorder.say_what_is_left()
-        recorder.say_news()
+            recorder.delivery.wait(min(1.0, deadline - time.monotonic()))
+            recorder.delivery.say_what_is_left()
+        recorder.delivery.say_news()
 
 
 def _after_fork() -> None:

@@ -8,25 +8,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
-from mlops_integrations.config.settings import Settings, environment_names
+from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending, identity, rundir
-from mlops_integrations.journal.cursor import CursorView, Trouble
+from mlops_integrations.journal.cursor import CursorView
 from mlops_integrations.journal.records import FORMAT, End, Header, Losses, Points, Record, RunSpec
 from mlops_integrations.journal.root import point_latest_to
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.journal.writer import JournalWriter
 from mlops_integrations.recording import values
+from mlops_integrations.recording.delivery_watch import DeliveryWatch, EndOfFile
 from mlops_integrations.recording.messages import Messages
 from mlops_integrations.upload.supervisor import Supervisor
 from mlops_integrations.version import VERSION
 
 LOOK_MS: Final = 5_000
-_GLANCE_SECONDS: Final = 0.02
-_CHECK_SECONDS: Final = 1.0
-_SILENT_SECONDS: Final = 2.0
 
 DISABLED: Final = "tracking is disabled"
 FORKED: Final = "logged in a forked process, which does not own the run"
@@ -63,13 +61,12 @@ class Recorder:
         self.before_end: Callable[[float], None] | None = None
         """Called before the end is written, with the seconds that it may take: what is still to be recorded."""
         self._supervisor = Supervisor(run, settings)
+        self.delivery = DeliveryWatch(
+            run, self.view, settings, self.messages, self._supervisor, spec.rank, off is not None, self._logged
+        )
+        self._was_opened = False
         self._writer: JournalWriter | None = None
         self._end: End | None = None
-        self._sizes_at_end: dict[str, int] | None = None
-        self._own_size_at_end: dict[str, int] | None = None
-        """Of our own journal file alone; None where its end could not be written."""
-        self._old_trouble: Trouble | None = None
-        """What stood in the cursor when we began: of another time, perhaps mended since."""
         self._not_before = 0
         """Times of ours are later than this run's ends so far, whatever the clock says: the last end counts."""
         self._before: End | None = None
@@ -78,9 +75,6 @@ class Recorder:
         self._losses_written = 0
         self._points = 0
         self._points_before = 0
-        self._delivered_before: int | None = None
-        """Of the run's points, those that were on the server when this process began to record."""
-        self._left_said = False
         self._in_training = 0
         self.training_error: tuple[str, str | None] | None = None
         """Status and reason of the training that ended last, if that was not well."""
@@ -96,9 +90,9 @@ class Recorder:
         return self._before is not None
 
     @property
-    def has_server(self) -> bool:
-        """Whether the run goes to a server now."""
-        return self.off is None and self.settings.mode == "online"
+    def is_forked(self) -> bool:
+        """Whether this is the copy of a run in a forked process, where it does nothing."""
+        return self.off == FORKED
 
     def open(self) -> None:
         """Open a journal file of our own in the run directory, and see that it is delivered.
@@ -108,10 +102,8 @@ class Recorder:
         """
         now = now_ms()
         state = self.view.now()
-        self._old_trouble = None if state is None else state.trouble
-        is_first = self._delivered_before is None
-        if self._delivered_before is None:
-            self._delivered_before = 0 if state is None else state.points
+        is_first, self._was_opened = not self._was_opened, True
+        if is_first:
             ends = (rundir.end_of(path) for path in self.run.journals())
             self._not_before = max((end.time + 1 for end in ends if end is not None), default=0)
         self._points_before += self._points
@@ -121,7 +113,8 @@ class Recorder:
             Header(FORMAT, self.spec.uid, identity.me(), max(now, self._not_before), VERSION),
             self.spec,
         )
-        self._before, self._end, self._left_said = self._end, None, False
+        self._before, self._end = self._end, None
+        self.delivery.opened(state)
         self.look_at = now + LOOK_MS
         if is_first:
             point_latest_to(self.run.path)
@@ -147,7 +140,7 @@ class Recorder:
             spec = self.spec
             experiment = f"id {spec.experiment_id}" if spec.experiment_id else spec.experiment_name
             label = f"{spec.name}-{spec.uid[-4:]}"
-            self.messages.started(label, self.settings.tracking_uri, experiment, delivers=self.has_server)
+            self.messages.started(label, self.settings.tracking_uri, experiment, delivers=self.delivery.has_server)
 
     def append(self, record: Record | Points, count: int, *, points: bool = False) -> None:
         """Write a record of ``count`` items, re-opening an ended run. What is not kept is counted and said."""
@@ -189,6 +182,10 @@ class Recorder:
         text = f"not kept: {reason}" + (f" ({detail[:300]})" if detail else "")
         self.messages.once_per(reason, about, "%s", text)
 
+    def swallow(self, error: Exception) -> None:
+        """Our own failure at the border to the training: counted, and said once."""
+        self.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
+
     def look(self, now: int) -> None:
         """Every few seconds: is the driver well, is the directory there, what is the news?"""
         self.look_at = now + LOOK_MS
@@ -199,7 +196,7 @@ class Recorder:
             return
         with contextlib.suppress(OSError):  # the directory can't be read at the moment: looked at again soon
             self._supervisor.check()
-        self.say_news()
+        self.delivery.say_news()
         self._write_losses(writer)
 
     def _is_deleted(self, writer: JournalWriter) -> bool:
@@ -213,17 +210,10 @@ class Recorder:
             if self.off is None:
                 self.off, self._writer = DELETED, None
                 writer.close()
-                seen = self.view.last
-                delivered = 0 if seen is None else seen.points - (self._delivered_before or 0)
-                lost = max(0, self._points_before + self._points - delivered)
+                self.delivery.stop()
+                lost = max(0, self._logged() - self.delivery.points)
                 self.lose(DELETED, lost, f"{self.run.path}, with {lost:,} points that had not been delivered")
         return True
-
-    def say_news(self) -> None:
-        """Tell what the uploader has written down and was not told yet."""
-        state = self.view.now()
-        if state is not None:
-            self.messages.server_news(state)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -233,7 +223,7 @@ class Recorder:
         self.training_error = None
         self.reopen()
 
-    def training_ended(self, status: str, reason: str | None) -> None:
+    def training_ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
         """The training that began last has ended so."""
         self._in_training = max(0, self._in_training - 1)
         self.training_error = None if status == ending.FINISHED else (status, reason)
@@ -264,14 +254,20 @@ class Recorder:
             self._in_training = 0
             kept = writer.finish(self._end)
             self._writer = None
-            self._sizes_at_end = self._own_size_at_end = None
-            with contextlib.suppress(OSError):  # as in ``look``
-                sizes, mine = self.run.sizes(), writer.path.name
-                own = {mine: sizes.get(mine, 0)}
-                self._own_size_at_end = own if kept else None
-                self._sizes_at_end = own if self.spec.rank > 0 else sizes
+            self.delivery.ended(self._end_of_file(self._end, writer.path.name, kept=kept))
             self._say_losses()
         self.run.wake()
+
+    def _logged(self) -> int:
+        return self._points_before + self._points
+
+    def _end_of_file(self, end: End, name: str, *, kept: bool) -> EndOfFile:
+        try:
+            sizes = self.run.sizes()
+        except OSError:  # as in ``look``
+            return EndOfFile(end, None, None)
+        own = {name: sizes.get(name, 0)}
+        return EndOfFile(end, own if self.spec.rank > 0 else sizes, own if kept else None)
 
     def _say_losses(self) -> None:
         """At the end of a journal file: the counts by reason; the next file counts from 0."""
@@ -285,103 +281,31 @@ class Recorder:
         if count != self._losses_written and writer.append(Losses(now_ms(), dict(self._losses))):
             self._losses_written = count
 
-    # -- waiting ------------------------------------------------------------------------------------------------
+    def close(self, status: str, reason: str | None, timeout: float | None = None) -> bool:
+        """End the run and wait until all of it is on the server.
 
-    def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Wait for the uploader, which is told not to rest, with an eye on its well-being."""
-        deadline = time.monotonic() + seconds
-        self.run.wake()
-        check_at = time.monotonic() + _CHECK_SECONDS
-        say_at = time.monotonic() + _SILENT_SECONDS
-        while not done():
-            now = time.monotonic()
-            if now >= deadline or self._has_stopped():
-                self.say_news()
-                return False
-            if now >= say_at:
-                say_at = deadline
-                self.say_news()
-                self.messages.always(
-                    "waiting up to %.0f s for delivery (Ctrl-C ends the wait; no record is lost)", seconds
-                )
-            if now >= check_at:
-                with contextlib.suppress(OSError):
-                    self._supervisor.check()
-                check_at = now + _CHECK_SECONDS
-            time.sleep(min(_GLANCE_SECONDS, deadline - now))
-        return True
+        Args:
+            status: "FINISHED", "FAILED" or "KILLED".
+            reason: why.
+            timeout: seconds to wait at most; 0 waits for nothing. Default: ``MLOPS_FINISH_TIMEOUT``.
 
-    def _has_stopped(self) -> bool:
-        state = self.view.now()
-        if state is None:
-            return not self.run.path.exists()
-        return state.stopped and state.trouble != self._old_trouble
-
-    def covered(self, sizes: Mapping[str, int]) -> bool:
-        """Whether journals of these sizes are on the server."""
-        state = self.view.now()
-        return state is not None and state.covers(sizes)
-
-    def is_delivered(self) -> bool:
-        """Whether all of an ended run is on the server, its status too.
-
-        Of one that another thread has re-opened since: all that there was when it ended. Of a higher rank than 0: what
-        it has recorded itself; the run's end is the business of rank 0. What can't be looked at is not delivered.
+        Returns:
+            Whether everything is acknowledged.
         """
-        try:
-            return self._is_delivered()
-        except OSError:
-            return False
-
-    def _is_delivered(self) -> bool:
-        state, end = self.view.now(), self._end
-        if self._sizes_at_end is not None and (end is None or self.spec.rank > 0):
-            return state is not None and state.covers(self._sizes_at_end)
-        if end is None and not self.run.journals():
-            return True
-        own = self._own_size_at_end or {}
-        if state is None or not state.covers(own):
-            return False
-        wanted = self.run.ending()  # which need not be as this process says: others may have their say, too
-        if wanted is None:
-            return bool(own)  # another process still records: what comes of that, and the run's end, is its business
-        if state.status is None or not state.covers(self.run.sizes()):
-            return False
-        closed = state.status != ending.RUNNING or wanted.status == ending.RUNNING
-        return closed and (end is None or state.status_time >= wanted.time)
-
-    def awaits_delivery(self) -> bool:
-        """Whether something of an ended run is still to be delivered, and nobody was told yet."""
-        return self.has_server and self._end is not None and not self._left_said and not self.is_delivered()
-
-    def wait_for_delivery(self, seconds: float) -> bool:
-        """Wait until all of an ended run is on the server, and its side process has ended."""
-        try:
-            delivered = self.wait_until(self.is_delivered, seconds)
-        except KeyboardInterrupt:
-            self.say_what_is_left()  # and interpreter exit does not wait again
-            raise
-        if delivered:
-            self._left_said = True  # whatever other processes log into this run now, ours is delivered
-        if delivered and self._end is not None and not self._end.provisional:
-            self._supervisor.wait_for_end(_CHECK_SECONDS)
+        seconds = self.settings.finish_timeout if timeout is None else timeout
+        began = time.monotonic()
+        self.end(status, reason, seconds=seconds or None)
+        if not self.delivery.has_server or seconds <= 0.0:
+            return self.delivery.has_server and self.delivery.is_delivered()
+        delivered = self.delivery.wait(seconds - (time.monotonic() - began))
+        self.delivery.say_what_is_left()
         return delivered
-
-    def say_what_is_left(self) -> None:
-        """Tell the news, and what is not delivered with the command that delivers it."""
-        self.say_news()
-        if not self._left_said and self.has_server and not self.is_delivered():
-            self._left_said = True
-            total, state = self._points_before + self._points, self.view.now()
-            delivered = 0 if state is None else min(max(0, state.points - (self._delivered_before or 0)), total)
-            destination = self.settings.destination
-            named = destination is not None and environment_names(destination)
-            self.messages.undelivered(delivered, total, destination, named=named)
 
     def disown(self) -> None:
         """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""
         self.lock = threading.RLock()
         self.off = self.off or FORKED
+        self.delivery.stop()
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending
@@ -19,11 +19,9 @@ from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec,
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import artifact_snapshots, call_style, process_exit, values
 from mlops_integrations.recording.metric_input import MetricInput
-from mlops_integrations.recording.recorder import FORKED, LOOK_MS, Recorder, now_ms
+from mlops_integrations.recording.recorder import LOOK_MS, Recorder, now_ms
 
 Method = TypeVar("Method", bound=Callable[..., None])
-
-_FOREIGN_CALL: Final = "call with the id of another run"
 
 
 def never_raising(method: Method) -> Method:
@@ -34,7 +32,7 @@ def never_raising(method: Method) -> Method:
         try:
             method(self, *args, **kwargs)
         except Exception as error:  # whatever it is, it must not end a training
-            self.swallow(error)
+            self._recorder.swallow(error)
 
     return cast("Method", guarded)
 
@@ -47,9 +45,17 @@ class Run:
     journal file of its own.
     """
 
-    def __init__(self, spec: RunSpec, directory: RunDirectory, settings: Settings, off: str | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        directory: RunDirectory,
+        settings: Settings,
+        off: str | None = None,
+        earlier: Sequence[Path] = (),
+    ) -> None:
+        """``earlier``: journal files of other processes, after whose last steps a step that is left out goes on."""
         self._recorder = Recorder(spec, directory, settings, off, process_exit.opened)
-        self._metric_input = MetricInput(self._recorder)
+        self._metric_input = MetricInput(self._recorder, earlier)
         self._params: dict[str, str] = {}
 
     @property
@@ -122,7 +128,7 @@ class Run:
                     record = Points(now, step, metrics)  # type: ignore[arg-type]  # all were looked at
             if record is None:
                 if extra or unknown:
-                    self._say_left_out("log_metrics", extra, unknown)
+                    call_style.say_left_out(self._recorder, "log_metrics", extra, unknown)
                 record = self._metric_input.metrics(metrics, step, timestamp, now)
             recorder = self._recorder
             if record.values:
@@ -131,9 +137,9 @@ class Run:
                 recorder.look(now)
         except Exception as error:  # the border of the hot path; as in never_raising, without the cost of its call
             if hasattr(metrics, "items"):
-                self.swallow(error)
+                self._recorder.swallow(error)
             else:
-                self._lose_no_mapping("log_metrics", metrics)
+                call_style.lose_no_mapping(self._recorder, "log_metrics", metrics)
 
     @overload
     def log_metric(self, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
@@ -144,7 +150,7 @@ class Run:
         if 2 <= len(given) <= 4 and type(given[1]) is not str and not named:
             self.log_metrics({given[0]: given[1]}, *given[2:])
         else:
-            self._log_one("log_metric", call_style.METRIC, given, named)
+            self._log_one("log_metric", given, named)
 
     @never_raising
     def log_params(self, params: Mapping[str, object], *extra: object, **unknown: object) -> None:
@@ -157,9 +163,9 @@ class Run:
             unknown: likewise.
         """
         if extra or unknown:
-            self._say_left_out("log_params", extra, unknown)
+            call_style.say_left_out(self._recorder, "log_params", extra, unknown)
         if not hasattr(params, "items"):
-            self._lose_no_mapping("log_params", params)
+            call_style.lose_no_mapping(self._recorder, "log_params", params)
             return
         fresh = {}
         with self._recorder.lock:
@@ -180,15 +186,15 @@ class Run:
     def log_param(self, *given: object, **named: object) -> None: ...
     def log_param(self, *given: Any, **named: Any) -> None:
         """Record one parameter; see :meth:`log_params`."""
-        self._log_one("log_param", call_style.TEXT, given, named)
+        self._log_one("log_param", given, named)
 
     @never_raising
     def set_tags(self, tags: Mapping[str, object], *extra: object, **unknown: object) -> None:
         """Set tags: names and values of any kind, kept as ``str(value)``. The last value of a name stands."""
         if extra or unknown:
-            self._say_left_out("set_tags", extra, unknown)
+            call_style.say_left_out(self._recorder, "set_tags", extra, unknown)
         if not hasattr(tags, "items"):
-            self._lose_no_mapping("set_tags", tags)
+            call_style.lose_no_mapping(self._recorder, "set_tags", tags)
             return
         kept = {values.text(key): values.text(value) for key, value in tags.items()}
         if kept:
@@ -201,7 +207,7 @@ class Run:
     def set_tag(self, *given: object, **named: object) -> None: ...
     def set_tag(self, *given: Any, **named: Any) -> None:
         """Set one tag; see :meth:`set_tags`."""
-        self._log_one("set_tag", call_style.TEXT, given, named)
+        self._log_one("set_tag", given, named)
 
     @never_raising
     def log_artifact(
@@ -227,7 +233,7 @@ class Run:
         Where there is no such way (object stores, for now) they stay in ``directory / "artifacts"``, and it is said.
         """
         if extra or unknown:
-            self._say_left_out("log_artifact", extra, unknown)
+            call_style.say_left_out(self._recorder, "log_artifact", extra, unknown)
         artifact_snapshots.keep(self._recorder, local_path, artifact_path, wait=wait)
 
     # -- waiting and ending -------------------------------------------------------------------------------------
@@ -242,7 +248,7 @@ class Run:
             Whether it is. Without a server: False, at once.
         """
         recorder = self._recorder
-        if not recorder.has_server:
+        if not recorder.delivery.has_server:
             return False
         deadline = time.monotonic() + timeout
         if not self._metric_input.settle(timeout):
@@ -251,12 +257,12 @@ class Run:
             sizes = recorder.run.sizes()
         except OSError:  # it can't be read at the moment
             return False
-        return recorder.wait_until(lambda: recorder.covered(sizes), deadline - time.monotonic())
+        return recorder.delivery.wait_until(lambda: recorder.delivery.covered(sizes), deadline - time.monotonic())
 
     def wait(self, timeout: float = 10.0) -> str | None:
         """Wait until the run is on the server; its id there, or None if it is not within ``timeout`` seconds."""
-        if self._recorder.has_server:
-            self._recorder.wait_until(lambda: self.run_id is not None, timeout)
+        if self._recorder.delivery.has_server:
+            self._recorder.delivery.wait_until(lambda: self.run_id is not None, timeout)
         return self.run_id
 
     def finish(self, status: str | None = None, timeout: float | None = None) -> bool:
@@ -276,19 +282,7 @@ class Run:
         chosen = ending.FINISHED if status is None else str(status).upper()
         if chosen not in {ending.FINISHED, ending.FAILED, ending.KILLED}:
             raise ValueError(f"finish(status={status!r}): use 'FINISHED', 'FAILED' or 'KILLED'")
-        return self.close(chosen, None, timeout)
-
-    def close(self, status: str, reason: str | None, timeout: float | None = None) -> bool:
-        """End the run with a reason, as doors do; see :meth:`finish`."""
-        recorder = self._recorder
-        seconds = recorder.settings.finish_timeout if timeout is None else timeout
-        began = time.monotonic()
-        recorder.end(status, reason, seconds=seconds or None)
-        if not recorder.has_server or seconds <= 0.0:
-            return recorder.has_server and recorder.is_delivered()
-        delivered = recorder.wait_for_delivery(seconds - (time.monotonic() - began))
-        recorder.say_what_is_left()
-        return delivered
+        return self._recorder.close(chosen, None, timeout)
 
     def __enter__(self) -> Run:
         return self
@@ -302,82 +296,28 @@ class Run:
         if isinstance(error, SystemExit) and self._recorder.training_error is not None:
             # A framework has turned what ended its training into an exit, which says less (and may have code 0).
             status, reason = self._recorder.training_error
-        self.close(status, reason)
-
-    def training_began(self) -> None:
-        """For doors: a training has begun. If it has not ended when the interpreter exits, the run is FAILED."""
-        self._recorder.training_began()
-
-    def training_ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
-        """For doors: the training that began last has ended so."""
-        self._recorder.training_ended(status, reason)
+        self._recorder.close(status, reason)
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def goes_on_after(self, journals: list[Path]) -> None:
-        """These journal files hold what was logged before, by another process: left out steps go on from there."""
-        self._metric_input.earlier = journals
-
-    @property
-    def recording(self) -> Recorder:
-        """What is behind the run, for those who begin it."""
-        return self._recorder
-
-    @property
-    def is_forked(self) -> bool:
-        """Whether this is the copy of a run in a forked process, where it does nothing."""
-        return self._recorder.off == FORKED
-
-    def adopted(self) -> Run:
-        """In a forked process: the same run, recorded through a journal file of this process."""
-        recorder = self._recorder
-        return Run(recorder.spec, recorder.run, recorder.settings)
-
-    def swallow(self, error: Exception) -> None:
-        """Our own failure at the border to the training: counted, and said once."""
-        self._recorder.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
 
     def _look_if_due(self) -> None:
         now = now_ms()
         if not 0 < self._recorder.look_at - now <= LOOK_MS:
             self._recorder.look(now)
 
-    def _lose_no_mapping(self, call: str, value: object) -> None:
-        detail = f"{call} takes a mapping of names to values, not {type(value).__name__}"
-        self._recorder.lose("wrong argument", 1, detail, about=call)
-
-    def _say_left_out(self, call: str, extra: tuple[object, ...], unknown: Mapping[str, object]) -> None:
-        names = ", ".join([*(repr(value)[:50] for value in extra), *unknown])
-        self._recorder.messages.once(call, "run.%s does not take %s: left out, the rest is recorded", call, names)
-
-    def _is_ours(self, call: str, run_id: object) -> bool:
-        """Said once: a call that begins with a run id. Whether it is this run's; if not, it counts as lost."""
-        ours = run_id is None or run_id in {self.uid, self.run_id}
-        what = "It is this run's, the call is recorded" if ours else "It is another run's, the call is not recorded"
-        text = "run.%s takes no run id, unlike MlflowClient's: leave it out. %s"
-        self._recorder.messages.once(f"{call} {ours}", text, call, what)
-        if not ours:
-            self._recorder.lose(_FOREIGN_CALL, 1)
-        return ours
-
     @never_raising
-    def _log_one(
-        self, call: str, names: tuple[str, ...], given: tuple[object, ...], named: Mapping[str, object]
-    ) -> None:
+    def _log_one(self, call: str, given: tuple[object, ...], named: Mapping[str, object]) -> None:
         """A call about one key, in whatever style: never an error, never lost unsaid."""
-        bound = call_style.arguments(names, given, named)
-        if "run_id" in bound and not self._is_ours(call, bound.pop("run_id")):
+        understood = call_style.understood(self._recorder, call, given, named, lambda: {None, self.uid, self.run_id})
+        if understood is None:
             return
-        if "key" not in bound or "value" not in bound:
-            self._recorder.lose("call without a key and a value", 1, call)
-            return
-        pair, extra = {values.text(bound.pop("key")): bound.pop("value")}, bound.pop("extra", ())
+        key, value, extra, rest = understood
         if call == "log_metric":
-            self.log_metrics(pair, bound.pop("step", None), bound.pop("timestamp", None), *extra, **bound)
+            self.log_metrics({key: value}, rest.pop("step", None), rest.pop("timestamp", None), *extra, **rest)
         elif call == "log_param":
-            self.log_params(pair, *extra, **bound)
+            self.log_params({key: value}, *extra, **rest)
         else:
-            self.set_tags(pair, *extra, **bound)
+            self.set_tags({key: value}, *extra, **rest)
 
     def __copy__(self) -> Run:
         return self
@@ -397,3 +337,14 @@ class Run:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Run.__init__(self, state["spec"], RunDirectory(state["directory"]), state["settings"], state["off"])
+
+
+def recorder_of(run: Run) -> Recorder:
+    """The recorder behind a run, for what begins and ends runs inside the package; users have no need of it."""
+    return run._recorder
+
+
+def adopted(run: Run) -> Run:
+    """The run of a parent process, in the forked process that goes on with it, by a journal file of its own."""
+    recorder = recorder_of(run)
+    return Run(recorder.spec, recorder.run, recorder.settings)

@@ -22,7 +22,7 @@ from mlops_integrations.journal.root import find_by_label, find_by_run_id, find_
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import active_runs, values
 from mlops_integrations.recording.recorder import DISABLED, NO_DIRECTORY, now_ms
-from mlops_integrations.recording.run import Run
+from mlops_integrations.recording.run import Run, recorder_of
 
 logger: Final = logging.getLogger("mlops_integrations")
 
@@ -63,7 +63,7 @@ def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient:
             spec = structs.replace(spec, resume_run_id=_server_run(chosen, resume))
             run = Run(spec, make_run_directory(chosen.root, spec.name, spec.uid), chosen)
         if opened:
-            run._recorder.open()
+            recorder_of(run).open()
     except OSError as error:
         if chosen.root_is_explicit and not lenient:
             raise RunDirectoryError(f"{chosen.root} can't be used for runs: {error.strerror or error}") from None
@@ -76,7 +76,7 @@ def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient:
 def announce(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> None:
     """Make a run the active one, say where it is recorded, and record the parameters and tags that its maker gave."""
     active_runs.started(run, by_user=by_user)
-    run._recorder.say_where()
+    recorder_of(run).say_where()
     run.set_tags(launch.job_tags() | dict(options.get("tags") or {}))
     run.log_params(options.get("params") or {})
 
@@ -132,10 +132,8 @@ def _known(known: RunDirectory, chosen: Settings) -> Run:
     if chosen.tracking_uri is None and first.tracking_uri is not None and chosen.mode == "offline":
         # Nothing was said of a server this time: the run goes where it went before.
         chosen = replace(chosen, tracking_uri=first.tracking_uri)
-    run = Run(structs.replace(first, tracking_uri=chosen.tracking_uri), known, chosen)
     known.reserve()
-    run.goes_on_after(known.journals())
-    return run
+    return Run(structs.replace(first, tracking_uri=chosen.tracking_uri), known, chosen, earlier=known.journals())
 
 
 def _made_elsewhere(spec: RunSpec, chosen: Settings, error: OSError, *, opened: bool) -> Run:
@@ -145,7 +143,7 @@ def _made_elsewhere(spec: RunSpec, chosen: Settings, error: OSError, *, opened: 
         root.chmod(0o700)  # a strange umask would keep even its owner out
         run = Run(spec, make_run_directory(root, spec.name, spec.uid), replace(chosen, root=root))
         if opened:
-            run._recorder.open()
+            recorder_of(run).open()
     except OSError:
         logger.warning(
             "mlops: %s can't be used for runs (%s), nor can temporary files: nothing is recorded", chosen.root, error

@@ -422,7 +422,7 @@ import sys
 import mlops_integrations as mlops
 run = mlops.start_run(resume=sys.argv[1], uploader=sys.argv[2])
 run.log_metric("loss", 0.1, step=9)
-print(run.finish(timeout=30.0))
+print(run.finish(timeout=100.0))
 """
 
 
@@ -438,7 +438,8 @@ def test_a_run_that_goes_on(
     """It is delivered where it is named now; the server that its directory names is not asked."""
     run = prepared("clean")
     world.configure("token", server.uri)
-    assert "True\n" == python(RESUMED, run.uid, uploader).stdout
+    done = python(RESUMED, run.uid, uploader, timeout=150.0)
+    assert "True\n" == done.stdout, done.stderr
     assert [] == theirs.headers
     assert {"Bearer canary"} == set(server.authorizations)
 
@@ -466,7 +467,8 @@ def test_a_forged_cursor(
     assert state is not None
     cursor.save(path, msgspec.structs.replace(state, destination=theirs.uri))
     world.configure("token", server.uri)
-    assert "True\n" == python(RESUMED, run.uid, "thread").stdout
+    done = python(RESUMED, run.uid, "thread", timeout=150.0)
+    assert "True\n" == done.stdout, done.stderr
     assert ([], 4) == (theirs.headers, len(server.run("baseline").metrics))
 
 
@@ -480,13 +482,13 @@ def test_what_is_left_is_sent_with_credentials(
     run.log_metric("loss", 0.1)
     server.wait_for("experiments/get")
     assert not run.finish(timeout=0.0)
-    run._recording.say_what_is_left()
+    run._recorder.delivery.say_what_is_left()
     (typed,) = re.findall(r"The rest: (.*)$", caplog.text, re.MULTILINE)
     assert typed.endswith(f" --to {server.uri}")
     caplog.clear()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    run._recording._left_said = False
-    run._recording.say_what_is_left()
+    run._recorder.delivery._left_said = False
+    run._recorder.delivery.say_what_is_left()
     (typed,) = re.findall(r"The rest: (.*)$", caplog.text, re.MULTILINE)
     assert typed.endswith(f"sync {run.directory}")
     server.forget_answers()

@@ -19,6 +19,7 @@ import trainings
 from mlops_integrations.framework_support.run_handle import RunHandle
 from mlops_integrations.journal import writer
 from mlops_integrations.recording import process_exit
+from mlops_integrations.recording.recorder import Recorder
 from mlops_integrations.recording.run import Run
 from trainings import STEPS, Inside, Training
 
@@ -328,16 +329,16 @@ class TestDoor:
         if broken == "RunHandle.began" and way.kind is trainings.AccelerateTraining:
             pytest.skip("accelerate does not tell that a training begins")
         bug, swallowed = RuntimeError("our own bug"), []
-        swallow = Run.swallow
+        swallow = Recorder.swallow
 
         def raising(*_: object, **__: object) -> None:
             raise bug
 
-        def see(run: Run, error: Exception) -> None:
+        def see(recorder: Recorder, error: Exception) -> None:
             swallowed.append(error)
-            swallow(run, error)
+            swallow(recorder, error)
 
-        monkeypatch.setattr(Run, "swallow", see)
+        monkeypatch.setattr(Recorder, "swallow", see)
         expected = unrecorded()
         training = made()
         owner, name = {"Run": Run, "RunHandle": RunHandle}[broken.split(".")[0]], broken.split(".")[1]
