@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -22,6 +23,10 @@ from mlops_integrations.journal.rundir import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / ".github" / "CONTRIBUTING.md"
+PACKAGE = Path(mlops_integrations.__file__).parent
+ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+DOTTED = sorted(set(re.findall(rf"`((?:{'|'.join(ROOMS)})\.\w[\w.]*\w)`", PAGE.read_text("utf-8"))))
+_DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 BLOCK = re.compile(r"^```(python|diff)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 TOYTRAINER = '''
@@ -105,12 +110,41 @@ def changed(source: str, diff: str, name: str) -> str:
     return source
 
 
+@pytest.mark.parametrize("name", DOTTED)
+def test_names_are_there(name: str) -> None:
+    """Each module, class and method that the page names by its room is found in the sources."""
+    parts = name.split(".")
+    depth = max(i for i in range(len(parts) + 1) if _source(parts[:i]) is not None)
+    source = _source(parts[:depth])
+    assert source is not None
+    within: ast.AST = ast.parse(source.read_text("utf-8"))
+    for part in parts[depth:]:
+        defined = {node.name: node for node in ast.iter_child_nodes(within) if isinstance(node, _DEFINITIONS)}
+        assert part in defined, f"{source.relative_to(PACKAGE)} has no {part}"
+        within = defined[part]
+
+
+def test_files_are_there() -> None:
+    """Each file that the page names is in the repository or in the package, but for those that it makes."""
+    made = {name.removeprefix("mlops_integrations/") for _, name, _ in BLOCK.findall(PAGE.read_text("utf-8"))}
+    named = set(re.findall(r"`([a-z_/]+/[a-z_]+\.py)`", PAGE.read_text("utf-8")))
+    assert len(named) > 10
+    places = (ROOT, PACKAGE, PACKAGE / "backends")
+    assert [name for name in sorted(named - made) if not any((place / name).exists() for place in places)] == []
+
+
+def _source(parts: list[str]) -> Path | None:
+    """The file of a module or package of ours."""
+    found = (PACKAGE.joinpath(*parts, "__init__.py"), PACKAGE.joinpath(*parts).with_suffix(".py"))
+    return next((path for path in found if path.is_file()), None)
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The package and its architecture test, to be changed, with a framework beside them."""
     place = tmp_path / "copy"
     unwanted = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(mlops_integrations.__file__).parent, place / "mlops_integrations", ignore=unwanted)
+    shutil.copytree(PACKAGE, place / "mlops_integrations", ignore=unwanted)
     (place / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "test_architecture.py", place / "tests")
     (place / "toytrainer.py").write_text(TOYTRAINER, "utf-8")
