@@ -105,7 +105,7 @@ def peers(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("versions", [nox.param("latest", id="latest"), nox.param("oldest", id="oldest", tags=["extended"])])
 def frameworks(session: nox.Session, versions: str) -> None:
-    """Real trainings through every door, and the examples; all frameworks in one environment."""
+    """Real trainings through every integration, and the examples; all frameworks in one environment."""
     install_frameworks(session, versions)
     session.run("pytest", "tests/frameworks", *session.posargs, env=server_environment(session))
 

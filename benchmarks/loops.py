@@ -58,7 +58,7 @@ class Stopwatch:
 
 
 def our_settings(name: str, uri: str) -> dict[str, Any]:
-    """Keywords of our doors."""
+    """Keywords of our integrations."""
     kind = OURS[name]
     if kind == "offline":
         return {"mode": "offline"}

@@ -88,7 +88,7 @@ for name in ("register_at_fork", "pidfd_open", "fork"):
 import importlib, pkgutil
 import mlops_integrations
 for module in pkgutil.walk_packages(mlops_integrations.__path__, "mlops_integrations."):
-    if not module.name.endswith(("__main__", *{doors!r})):
+    if not module.name.endswith(("__main__", *{frameworks!r})):
         importlib.import_module(module.name)
 sys.platform = "win32"
 run = mlops_integrations.start_run(uploader="thread", mode="offline", params={{"a": 1}})
@@ -102,7 +102,7 @@ print(run.directory)
 def test_standard_library_of_windows(python: Python, tmp_path: Path) -> None:
     """Without POSIX's modules and functions everything imports, and a run is recorded."""
     (tmp_path / "f").write_text("x")
-    script = WINDOWS.format(doors=("keras", "lightning", "lightning_base", "transformers", "accelerate"))
+    script = WINDOWS.format(frameworks=("keras", "lightning", "transformers", "accelerate"))
     directory = Path(output(python(script, str(tmp_path / "f"))))
     assert b'"metrics"' in (directory / "journal-0001.jsonl").read_bytes()
     assert (directory / "artifacts" / "f").exists()

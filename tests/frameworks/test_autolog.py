@@ -1,4 +1,4 @@
-"""``autolog()`` and the other frameworks: what they offer for it, a door of ours that is there, and undoing it."""
+"""``autolog()`` and the other frameworks: what they offer for it, a callback of ours that is there, and undoing it."""
 
 from __future__ import annotations
 
@@ -105,16 +105,16 @@ def test_a_trainer_of_lightning_that_fails(runs: Runs, local: Options, digits: A
     assert ("FAILED", "ValueError: no such digit") == (run.ending.status, run.ending.reason)
 
 
-@pytest.mark.parametrize("door", ["logger", "callback"])
+@pytest.mark.parametrize("way", ["logger", "callback"])
 def test_lightning_beside_a_door_of_ours(
-    runs: Runs, local: Options, digits: Any, door: str, caplog: pytest.LogCaptureFixture
+    runs: Runs, local: Options, digits: Any, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the user has given an MLOpsLogger or MLOpsCallback, nothing is added, and nothing said."""
     from mlops_integrations.lightning import MLOpsCallback, MLOpsLogger
 
     mlops.autolog(experiment_name="theirs", **local)
-    callbacks = [MLOpsCallback(experiment_name="mine", **local)] if door == "callback" else []
-    logger = MLOpsLogger(experiment_name="mine", **local) if door == "logger" else False
+    callbacks = [MLOpsCallback(experiment_name="mine", **local)] if way == "callback" else []
+    logger = MLOpsLogger(experiment_name="mine", **local) if way == "logger" else False
     model = digits.Classifier()
     digits.trainer(logger, callbacks=callbacks).fit(model, digits.batches())
     (run,) = runs()
@@ -267,9 +267,9 @@ def test_a_trainer_of_transformers_that_fails(runs: Runs, tmp_path: Path, local:
     assert ("FAILED", "ValueError: no such digit") == (run.ending.status, run.ending.reason)
 
 
-@pytest.mark.parametrize("door", ["callback", "class", "later", "report_to"])
+@pytest.mark.parametrize("way", ["callback", "class", "later", "report_to"])
 def test_transformers_beside_a_door_of_ours(
-    runs: Runs, tmp_path: Path, local: Options, tiny: Any, door: str, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, tmp_path: Path, local: Options, tiny: Any, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the user has given one, in whatever way, there is one run, and it is that one's."""
     from mlops_integrations.transformers import MLOpsCallback
@@ -278,13 +278,13 @@ def test_transformers_beside_a_door_of_ours(
         monkeypatch.setenv(f"MLOPS_{name}", value)
     mlops.autolog(experiment_name="theirs", **local)
     mine = MLOpsCallback(experiment_name="mine", **local)
-    given = {"callback": [mine], "class": [MLOpsCallback]}.get(door, [])
-    training = tiny.trainer(tmp_path, *given, report_to="mlops" if door == "report_to" else "none")
-    if door == "later":
+    given = {"callback": [mine], "class": [MLOpsCallback]}.get(way, [])
+    training = tiny.trainer(tmp_path, *given, report_to="mlops" if way == "report_to" else "none")
+    if way == "later":
         training.add_callback(mine)
     training.train()
     (run,) = runs()
-    assert ("mine" if door in {"callback", "later"} else "Default") == run.spec.experiment_name
+    assert ("mine" if way in {"callback", "later"} else "Default") == run.spec.experiment_name
     assert tiny.STEPS == len(run.curve("train/loss"))
 
 

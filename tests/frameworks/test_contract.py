@@ -1,4 +1,4 @@
-"""What every door owes: one class of tests, run over each of them with a real training of its framework."""
+"""What every integration owes: one class of tests, run over each of them with a real training of its framework."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Raising:
 
 @pytest.fixture(params=trainings.ROUTES)
 def way(request: pytest.FixtureRequest) -> Iterator[trainings.Route]:
-    """A door; what it has switched on is switched off afterwards."""
+    """An integration; what it has switched on is switched off afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' advice is of no use here
         yield trainings.ROUTES[request.param]
@@ -52,11 +52,11 @@ def way(request: pytest.FixtureRequest) -> Iterator[trainings.Route]:
 
 @pytest.fixture
 def made(way: trainings.Route, root: Path, local: Options, monkeypatch: pytest.MonkeyPatch) -> Made:
-    """Makes the door with these keywords and a training that goes through it, which is not begun."""
+    """Makes the integration with these keywords and a training that goes through it, which is not begun."""
 
     def make(inside: Inside = trainings.nothing, **options: Any) -> Training:
-        door = way.make(monkeypatch, options or local)
-        return way.kind(way.way, door, inside, root)
+        integration = way.make(monkeypatch, options or local)
+        return way.kind(way.way, integration, inside, root)
 
     return make
 
@@ -153,16 +153,16 @@ class FullDisk:
 
 
 class TestDoor:
-    """Each of these is true of every door."""
+    """Each of these is true of every integration."""
 
     def test_create(self, way: trainings.Route, made: Made, root: Path, recorded: Read, local: Options) -> None:
-        """Making door, model and trainer leaves nothing on disk; the training makes one run, as it was asked for."""
+        """Making callback, model and trainer leaves nothing on disk; the training makes one run, as asked for."""
         names = {"experiment_name": "digits", "run_name": "baseline", "tags": {"team": "vision"}}
         training = made(**names, **local)
         assert not root.exists()
         training.train()
         run = recorded(directory(root))
-        assert directory(root) == training.door.run.directory
+        assert directory(root) == training.integration.run.directory
         assert ("digits", "baseline") == (run.spec.experiment_name, run.spec.name)
         assert (None if way.way == "report_to" else "vision") == run.tags.get("team")
         assert {} == run.losses
@@ -196,7 +196,7 @@ class TestDoor:
         """When the training has ended, so has the run."""
         training = made()
         training.train()
-        assert not training.door._handle.prepared.is_open
+        assert not training.integration._handle.prepared.is_open
         run = recorded(directory(root))
         assert ("FINISHED", None, 1) == (run.ending.status, run.ending.reason, run.journals)
 
@@ -226,17 +226,17 @@ class TestDoor:
     def test_pickle(
         self, way: trainings.Route, root: Path, recorded: Read, local: Options, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A door that was pickled and unpickled records as the one that it is a copy of."""
+        """An integration that was pickled and unpickled records as the one that it is a copy of."""
         if not way.made_by_hand:
-            pytest.skip("nobody holds this door before it records")
-        door = way.make(monkeypatch, {"experiment_name": "digits", **local})
-        copy = pickle.loads(pickle.dumps(door))
+            pytest.skip("nobody holds this integration before it records")
+        integration = way.make(monkeypatch, {"experiment_name": "digits", **local})
+        copy = pickle.loads(pickle.dumps(integration))
         training = way.kind(way.way, copy, trainings.nothing, root)
         assert not root.exists()
         training.train()
         run = recorded(directory(root))
-        assert copy is training.door
-        assert door._handle._uid == run.spec.uid
+        assert copy is training.integration
+        assert integration._handle._uid == run.spec.uid
         assert training.losses == run.curve(training.loss)
         assert ("digits", "FINISHED") == (run.spec.experiment_name, run.ending.status)
 
@@ -348,7 +348,7 @@ class TestDoor:
         assert trained_as(expected, training)
         assert swallowed
         assert {bug} == set(swallowed)
-        run = training.door._handle.prepared
+        run = training.integration._handle.prepared
         in_journal = recorded(run.directory).losses if run._recorder.run.journals() else {}
         assert {"internal error": len(swallowed)} == (in_journal or run._recorder._losses)  # there once it has ended
         assert 1 == said(caplog, "RuntimeError: our own bug")

@@ -1,4 +1,4 @@
-"""Six ways that a training ends, through every door, as real processes against a real MLflow server.
+"""Six ways that a training ends, through every integration, as real processes against a real MLflow server.
 
 What was logged before the end is there, the status tells how it ended, and the training ends as it would without us.
 """
@@ -32,8 +32,8 @@ ENDINGS: Final = {
     "SIGKILL": ("KILLED", "SIGKILL"),
 }
 
-# Framework, door -> the metric, which is logged five times before the training ends in the middle.
-DOORS: Final = {
+# Framework, way to be recorded -> the metric, which is logged five times before the training ends in the middle.
+WAYS: Final = {
     ("keras", "callback"): "loss",
     ("keras", "autolog"): "loss",
     ("lightning", "logger"): "loss",
@@ -49,15 +49,15 @@ Ended = tuple[int, str, str]
 """Exit code, stdout, and the traceback or other last words."""
 
 
-def train(framework: str, door: str, ending: str, place: Path, **variables: str) -> Ended:
+def train(framework: str, way: str, ending: str, place: Path, **variables: str) -> Ended:
     """Run a training to its end, in a directory of its own."""
-    directory = place / f"{framework}-{door}-{ending}"
+    directory = place / f"{framework}-{way}-{ending}"
     directory.mkdir()
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_"))}
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / f"train_{framework}.py")],
         cwd=directory,
-        env=clean | {"DOOR": door, "ENDING": ending} | variables,
+        env=clean | {"WAY": way, "ENDING": ending} | variables,
         capture_output=True,
         text=True,
         timeout=250,
@@ -82,15 +82,15 @@ def untracked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], 
     return find_out
 
 
-@pytest.mark.parametrize(("framework", "door"), DOORS, ids=[f"{framework}, {door}" for framework, door in DOORS])
+@pytest.mark.parametrize(("framework", "way"), WAYS, ids=[f"{framework}, {way}" for framework, way in WAYS])
 def test_the_status_tells_how_the_training_ended(
-    server: MlflowServer, tmp_path: Path, untracked: Callable[[str, str], Ended], framework: str, door: str
+    server: MlflowServer, tmp_path: Path, untracked: Callable[[str, str], Ended], framework: str, way: str
 ) -> None:
     """Row by row: points, status and reason on the server; exit code, output and traceback as without us."""
     pytest.importorskip(framework)
 
     def try_out(ending: str) -> tuple[Ended, Ended]:
-        return train(framework, door, ending, tmp_path, MLFLOW_TRACKING_URI=server.uri), untracked(framework, ending)
+        return train(framework, way, ending, tmp_path, MLFLOW_TRACKING_URI=server.uri), untracked(framework, ending)
 
     with ThreadPoolExecutor(AT_ONCE) as together:
         outcomes = dict(zip(ENDINGS, together.map(try_out, ENDINGS), strict=True))
@@ -100,9 +100,9 @@ def test_the_status_tells_how_the_training_ended(
         tracked, bare = outcomes[ending]
         if sys.version_info < (3, 11):  # there a traceback shows one line of ours more
             tracked, bare = tracked[:2], bare[:2]  # type: ignore[assignment]
-        root = tmp_path / f"{framework}-{door}-{ending}" / "mlops_runs"
+        root = tmp_path / f"{framework}-{way}-{ending}" / "mlops_runs"
         run = closed(server, root, status, reason)
-        steps = [step for step, _ in run.curve(DOORS[framework, door])]
+        steps = [step for step, _ in run.curve(WAYS[framework, way])]
         found[ending] = (run.status, run.reason, len(steps), len(set(steps)), tracked)
         count = 10 if ending == "ok" else len(steps) if steps[5:] and ending == "SIGTERM" else 5
         expected[ending] = (status, reason, count, count, bare)

@@ -430,7 +430,7 @@ def test_it_can_be_pickled(recorded: Read, local: Options) -> None:
 
 
 def test_without_keras_the_extra_is_named(train: Train) -> None:
-    """Where Keras is missing, importing the door says in one line what to install."""
+    """Where Keras is missing, importing the integration says in one line what to install."""
     done = train("import sys; sys.modules['keras'] = None; import mlops_integrations.keras")
     assert "ImportError: Keras is not installed: pip install keras" in done.stderr
     assert 1 == done.stderr.count("Traceback")

@@ -17,14 +17,14 @@ Train = Callable[..., subprocess.CompletedProcess[str]]
 
 WHOSE = """
 print(
-    issubclass(door.MLOpsLogger, {package}.loggers.Logger),
-    issubclass(door.MLOpsCallback, {package}.Callback),
+    issubclass(integration.MLOpsLogger, {package}.loggers.Logger),
+    issubclass(integration.MLOpsCallback, {package}.Callback),
 )
 """
 
 
 def test_without_lightning_the_extra_is_named(train: Train) -> None:
-    """Where Lightning is missing in both forms, importing the door says in one line what to install."""
+    """Where Lightning is missing in both forms, importing the integration says in one line what to install."""
     missing = "sys.modules['lightning'] = sys.modules['pytorch_lightning'] = None"
     done = train(f"import sys; {missing}; import mlops_integrations.lightning")
     assert "ImportError: Lightning is not installed: pip install lightning" in done.stderr
@@ -35,7 +35,7 @@ def test_with_pytorch_lightning_alone_the_door_opens(train: Train) -> None:
     """Where only pytorch_lightning is there, our classes are its own, imported before it or after."""
     done = train(
         "import sys; sys.modules['lightning'] = None\n"
-        "import mlops_integrations.lightning as door\n"
+        "import mlops_integrations.lightning as integration\n"
         "import pytorch_lightning" + WHOSE.format(package="pytorch_lightning")
     )
     assert "True True\n" == done.stdout, done.stderr
@@ -45,7 +45,7 @@ TRAINING = """
 import sys
 {imports}
 import torch
-from mlops_integrations import lightning as door
+from mlops_integrations import lightning as integration
 
 class Model({package}.LightningModule):
     def __init__(self, width: int = 2, activation: str = "relu"):
@@ -68,7 +68,7 @@ def test_both_names_at_once(train: Train, recorded: Read, root: Path) -> None:
     script = TRAINING.format(imports="import lightning, pytorch_lightning", package="pytorch_lightning")
     script += WHOSE.format(package="lightning.pytorch") + WHOSE.format(package="pytorch_lightning")
     script += """
-callback = door.MLOpsCallback(mode="offline", uploader="thread")
+callback = integration.MLOpsCallback(mode="offline", uploader="thread")
 trainer = pytorch_lightning.Trainer(max_epochs=1, logger=False, callbacks=[callback], accelerator="cpu",
     log_every_n_steps=1, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)
 trainer.fit(Model())
@@ -124,8 +124,8 @@ def test_a_configuration_is_enough(train: Train, recorded: Read, root: Path, tmp
     """
     (tmp_path / "config.yaml").write_text(CONFIG)
     script = TRAINING.format(imports=f"import {package}", package=package) + CALLS.format(package=package)
-    # The door comes last: LightningCLI imports it while it reads the configuration.
-    done = train(script.replace("from mlops_integrations import lightning as door\n", ""))
+    # The integration comes last: LightningCLI imports it while it reads the configuration.
+    done = train(script.replace("from mlops_integrations import lightning as integration\n", ""))
     assert 0 == done.returncode, done.stderr
     first, second = sorted(
         (path for path in root.iterdir() if path.is_dir() and not path.is_symlink()),

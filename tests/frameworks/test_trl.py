@@ -1,4 +1,4 @@
-"""Fine-tuning with TRL and PEFT through the Transformers door, on a model and a tokenizer made here."""
+"""Fine-tuning with TRL and PEFT through the Transformers integration, on a model and a tokenizer made here."""
 
 from __future__ import annotations
 

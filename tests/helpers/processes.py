@@ -19,6 +19,6 @@ def log(root: Path) -> None:
 
 
 def fail(root: Path) -> None:
-    """A training that an exception leaves, of which the door is not told."""
+    """A training that an exception leaves, of which the integration is not told."""
     train(root)
     raise ValueError("no such digit")

@@ -1,4 +1,4 @@
-"""Each door in a small real training: what differs between them, so that one test can ask the same of all.
+"""Each integration in a small real training: what differs between them, so that one test can ask the same of all.
 
 A training says what its loss was (``losses``) and what was learned (``learned``), whether it is recorded or not. Before
 each loss is told to the framework, ``inside`` is called with the number of losses so far; what it gives is logged too.
@@ -36,9 +36,9 @@ class Training:
     params: ClassVar[Mapping[str, str]] = {}
     """Some of those that are recorded unasked."""
 
-    def __init__(self, way: str, door: Any, inside: Inside, root: Path) -> None:
+    def __init__(self, way: str, integration: Any, inside: Inside, root: Path) -> None:
         self.way = way
-        self.given = [] if door is None else [door]
+        self.given = [] if integration is None else [integration]
         self._inside = inside
         self.root = root
         self.losses: list[tuple[int, float]] = []
@@ -64,7 +64,7 @@ class Training:
         """Have the framework take this process for another one than the first; RANK is set already."""
 
     @property
-    def door(self) -> Any:
+    def integration(self) -> Any:
         """What records: what was given, or what the framework was made to have."""
         return next(each for each in self.recorders() if type(each).__module__.startswith("mlops_integrations"))
 
@@ -241,7 +241,7 @@ ENVIRONMENT = {
     "mode": "MLOPS_MODE",
     "uploader": "MLOPS_UPLOADER",
 }
-"""What says so to a door that is given no arguments."""
+"""What says so to an integration that is given no arguments."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Route:
         return bool(self.class_name)
 
     def make(self, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> Any:
-        """The door, as the user makes it; None, where he only asks for it."""
+        """The callback, logger or tracker, as the user makes it; None, where he only asks for it."""
         pytest.importorskip(self.kind.framework)
         if self.made_by_hand:
             module = importlib.import_module(f"mlops_integrations.{self.kind.framework}")

@@ -28,35 +28,35 @@ def broadcast(value):
     uid, directory, is_open = json.loads(told.read_text())
     return uid, directory if directory.startswith(os.environ["MLOPS_DIR"]) else "/not/on/this/machine", is_open
 
-door = RunHandle(None, {"experiment_name": "ranks"})
-door.share(rank, broadcast)
-door.began()
+handle = RunHandle(None, {"experiment_name": "ranks"})
+handle.share(rank, broadcast)
+handle.began()
 for step in range(50):
-    door.run.log_metric("loss" if rank == 0 else f"rank{rank}/loss", step, step)
+    handle.run.log_metric("loss" if rank == 0 else f"rank{rank}/loss", step, step)
 try:
     if rank == 1 and len(sys.argv) > 2:
         raise ValueError("bad shard")
     if rank == 0 and len(sys.argv) > 2:
         sys.stdin.readline()
-        door.ended("KILLED", "SIGTERM")
+        handle.ended("KILLED", "SIGTERM")
     else:
-        door.ended()
+        handle.ended()
 except ValueError as error:
-    door.failed(error)
+    handle.failed(error)
 """
 
 REQUEUED = """
 import os, signal, sys, time
 from mlops_integrations.framework_support.run_handle import RunHandle
-door = RunHandle(None, {"experiment_name": "requeued", "resume": os.environ.get("UID_OF_RUN")})
-door.began()
-door.run.log_metric("loss", 1)
+handle = RunHandle(None, {"experiment_name": "requeued", "resume": os.environ.get("UID_OF_RUN")})
+handle.began()
+handle.run.log_metric("loss", 1)
 if "UID_OF_RUN" not in os.environ:
-    door.requeued()
-    door.run.log_metric("loss", 2)
+    handle.requeued()
+    handle.run.log_metric("loss", 2)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(30)
-door.ended()
+handle.ended()
 """
 
 

@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 
-DOOR = os.environ["DOOR"]
-"""Which door the training goes through; "none" trains without us."""
+WAY = os.environ["WAY"]
+"""What records the training; "none" trains without us."""
 
 STEPS = 10
 FAILING_STEP = 5

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 trackers = []
-if failing.DOOR == "tracker":
+if failing.WAY == "tracker":
     from mlops_integrations.accelerate import MLOpsTracker
 
     trackers = [MLOpsTracker()]

@@ -2,7 +2,7 @@
 
 import failing
 
-if failing.DOOR == "autolog":
+if failing.WAY == "autolog":
     import mlops_integrations as mlops
 
     mlops.autolog(frameworks=["keras"])
@@ -17,7 +17,7 @@ class Failing(keras.callbacks.Callback):
 
 
 callbacks = []
-if failing.DOOR == "callback":
+if failing.WAY == "callback":
     from mlops_integrations.keras import MLOpsCallback
 
     callbacks = [MLOpsCallback()]

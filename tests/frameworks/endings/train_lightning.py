@@ -2,7 +2,7 @@
 
 import failing
 
-if failing.DOOR == "autolog":
+if failing.WAY == "autolog":
     import mlops_integrations as mlops
 
     mlops.autolog(frameworks=["lightning"])
@@ -31,11 +31,11 @@ class Module(lightning.LightningModule):
 
 
 logger, callbacks = False, []
-if failing.DOOR == "logger":
+if failing.WAY == "logger":
     from mlops_integrations.lightning import MLOpsLogger
 
     logger = MLOpsLogger()
-elif failing.DOOR == "callback":
+elif failing.WAY == "callback":
     from mlops_integrations.lightning import MLOpsCallback
 
     callbacks = [MLOpsCallback()]

@@ -2,7 +2,7 @@
 
 import failing
 
-if failing.DOOR == "autolog":
+if failing.WAY == "autolog":
     import mlops_integrations as mlops
 
     mlops.autolog(frameworks=["transformers"])
@@ -24,11 +24,11 @@ class Model(torch.nn.Module):
 
 
 callbacks = []
-if failing.DOOR == "callback":
+if failing.WAY == "callback":
     from mlops_integrations.transformers import MLOpsCallback
 
     callbacks = [MLOpsCallback()]
-elif failing.DOOR == "report_to":
+elif failing.WAY == "report_to":
     import mlops_integrations.transformers  # noqa: F401 - registers the name
 
 arguments = TrainingArguments(
@@ -37,7 +37,7 @@ arguments = TrainingArguments(
     per_device_train_batch_size=1,
     logging_steps=1,
     save_strategy="no",
-    report_to="mlops" if failing.DOOR == "report_to" else "none",
+    report_to="mlops" if failing.WAY == "report_to" else "none",
     use_cpu=True,
     disable_tqdm=True,
 )
