@@ -186,7 +186,8 @@ def test_merely_installed(train: Train, root: Path, package: str) -> None:
     """Without the variable nothing is recorded, said, or imported but what had to be asked."""
     pytest.importorskip(package)
     done = train(PLAIN_SCRIPT.format(package=package))
-    modules = ["databricks", "entry_points", "oracle_uri", "settings"]
+    config = ["credential_owner", "databricks", "oracle_uri", "settings", "tracking_uri"]
+    modules = ["autologging", "autologging.entry_points", "config", *(f"config.{name}" for name in config)]
     modules = ["mlops_integrations", *(f"mlops_integrations.{name}" for name in modules)]
     assert [str(modules)] == done.stdout.splitlines()
     assert "mlops" not in done.stderr
