@@ -2,7 +2,7 @@
 
 ``import mlops_integrations as mlops``: ``mlops.start_run``, ``mlops.active_run``, ``mlops.Run``, ``mlops.autolog``,
 ``mlops.TrackingClient``, ``mlops.entities``, ``mlops.errors``.
-The doors are modules of their own, imported by name: ``mlops_integrations.keras``, ``mlops_integrations.lightning``.
+The integrations are packages of their own, imported by name: ``mlops_integrations.keras`` and so on.
 Nothing is imported before it is used: neither a framework nor ``requests``.
 """
 

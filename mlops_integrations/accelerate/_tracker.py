@@ -1,4 +1,4 @@
-"""The Accelerate door: ``Accelerator(log_with=MLOpsTracker(experiment_name="digits"))``.
+"""Accelerate: ``Accelerator(log_with=MLOpsTracker(experiment_name="digits"))``.
 
 Where accelerate has a register of trackers (1.15 has, 1.3 has not), ``Accelerator(log_with="mlops")`` works too, once
 this module is imported; then the project name of ``init_trackers`` is the experiment's, as with accelerate's own

@@ -1,4 +1,4 @@
-"""``mlops.autolog()``: the same doors, opened without touching the script.
+"""``mlops.autolog()``: the same integrations, added without touching the script.
 
 Each framework is recorded through what it offers for that, as far as it does:
 
@@ -8,8 +8,8 @@ Each framework is recorded through what it offers for that, as far as it does:
 * Accelerate: a tracker for ``init_trackers``, which is wrapped likewise.
 * Keras: a callback for each ``fit``, which is wrapped, and for ``evaluate`` of a model that was recorded before.
 
-Wrapping (see ``seams``) happens when the framework is imported, and is undone by ``autolog(disable=True)``. The user's
-own lists are not changed, and where a door of ours is there already, nothing is added.
+Wrapping (see ``patching``) happens when the framework is imported; ``autolog(disable=True)`` undoes it. The user's
+own lists are not changed, and where an integration of ours is there already, nothing is added.
 """
 
 from __future__ import annotations

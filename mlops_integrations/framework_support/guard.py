@@ -12,7 +12,7 @@ Hook = TypeVar("Hook", bound=Callable[..., None])
 def guarded(hook: Hook) -> Hook:
     """A framework's hook whose own failure is counted and said, and does not reach the training.
 
-    For methods of classes that keep their door in ``_handle``.
+    For methods of classes that keep their RunHandle in ``_handle``.
     """
 
     @functools.wraps(hook)

@@ -24,7 +24,7 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 
 def prepare(options: Mapping[str, Any], uid: str) -> Run:
-    """A run with its directory, for doors: nothing is recorded in it, and nothing started, before it is begun.
+    """A run with its directory, for integrations: nothing is recorded in it, and nothing started, before it is begun.
 
     Never raises. Where nothing can be recorded, the run only counts what it loses.
     """

@@ -1,6 +1,6 @@
 """Wraps a method of a framework's class, for what no hook of that framework tells.
 
-Used where there is no official seam: neither ``keras.Model.fit`` nor ``transformers.Trainer.train`` tells a callback
+Used where a framework offers nothing else: ``keras.Model.fit`` and ``transformers.Trainer.train`` tell no callback
 of the exception that leaves it. A wrapped method is called exactly once with what it was given, what it raises goes
 on unchanged (with a traceback that does not show us, from Python 3.11), and what fails in a hook of ours is said and
 does no harm. A method is wrapped once, however many hooks it has, and is as before when the last one is taken away.

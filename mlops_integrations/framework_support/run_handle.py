@@ -1,6 +1,6 @@
-"""What every door has in its hand: a run given to it, which it leaves open, or one of its own, opened when needed.
+"""The run behind an integration: passed in, and never closed by us, or created from keywords when it is needed.
 
-Doors translate a framework's hooks into calls of a run; this is the part that is the same in all of them.
+Integrations translate a framework's hooks into calls of a run; this is the part that is the same in all of them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mlops_integrations.recording.run import Run, adopted, recorder_of
 
 
 def keywords_of_start_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a door's arguments (its ``locals()``) that are keywords of ``start_run``."""
+    """The arguments of a constructor (its ``locals()``) that are keywords of ``start_run``."""
     return {name: arguments[name] for name in start.start_run.__kwdefaults__ or ()}
 
 
 class RunHandle:
-    """Holds a door's run. Can be pickled and made anywhere: it opens nothing before its run is asked for.
+    """An integration's run. Can be pickled and made anywhere: it opens nothing before its run is asked for.
 
     Args:
-        run: an open run, which the door leaves open.
-        options: keywords of ``start_run``, for a run of the door's own.
+        run: an open run, which is left open.
+        options: keywords of ``start_run``, for a run of the integration's own.
 
     Raises:
         TypeError: ``run`` is none.
@@ -46,7 +46,7 @@ class RunHandle:
         if run is None:
             start.check(given)
         self._uid = run_setup.new_uid()
-        """Of the door's own run: copies of the door in other processes have the same."""
+        """Of an own run: copies of the integration in other processes have the same."""
         self._run = run
         self._is_own = run is None
         self._borrows = False
@@ -83,13 +83,13 @@ class RunHandle:
 
     @property
     def is_own(self) -> bool:
-        """Whether the run is the door's own, to be ended by it."""
+        """Whether the run was created here, to be ended by us."""
         return self._is_own
 
     def borrow(self) -> None:
-        """Record into a run that the user has opened by ``start_run``, if one is open when the door's own would begin.
+        """Record into a run that the user has opened by ``start_run``, if one is open when an own one would begin.
 
-        It is left open. For doors that were not asked for by name.
+        It is left open. Used by autolog, which nobody has asked for by name.
         """
         self._borrows = self._is_own
 
@@ -100,13 +100,13 @@ class RunHandle:
             self._begun = not self._is_own
 
     def keep(self, **options: object) -> None:
-        """Keywords of ``start_run`` for the door's own run, where its maker gave none and it has not begun."""
+        """Keywords of ``start_run`` for an own run, where its maker gave none and it has not begun."""
         if self._is_own and self._run is None:
             fresh = {name: value for name, value in options.items() if value is not None}
             self._options = fresh | self._options
 
     def resume(self, uid: str, run_id: str | None = None) -> None:
-        """Go on with the run that a checkpoint names, unless the door's own has begun or its maker said otherwise."""
+        """Go on with the run that a checkpoint names, unless an own one has begun or its maker said otherwise."""
         self._borrow()
         if self._is_own and not self._begun and "resume" not in self._options and uid != self.prepared.uid:
             self._run, self._options = lenient_start.prepared_again(self.prepared, self._options, uid, run_id)
@@ -137,7 +137,7 @@ class RunHandle:
             recorder_of(self.run).training_began()
 
     def ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
-        """It has come to its end. Ends the door's own run, without waiting; what is logged later re-opens it."""
+        """It has come to its end. Ends an own run, without waiting; what is logged later re-opens it."""
         self._in_training = False
         recorder_of(self.run).training_ended(status, reason)
         if self._is_own:
@@ -177,7 +177,7 @@ class RunHandle:
 
     @property
     def _is_in_worker(self) -> bool:
-        """Whether this is the copy of a door in a process that only loads data."""
+        """Whether this is a copy in a process that only loads data."""
         return self._pid != os.getpid() and multiprocessing.current_process().daemon
 
     def _greet(self) -> None:
@@ -193,7 +193,7 @@ class RunHandle:
             self._run = adopted(self._run)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RunHandle:
-        """In this process, before it has begun: a door to another run (a tuner copies callbacks for each trial)."""
+        """In this process, before it has begun: a handle of another run (a tuner copies callbacks for each trial)."""
         copied = RunHandle.__new__(RunHandle)
         vars(copied).update(self.__getstate__())
         if self._is_own and not self._begun:

@@ -1,4 +1,4 @@
-"""The Keras door: ``model.fit(..., callbacks=[MLOpsCallback(experiment_name="digits")])``.
+"""Keras: ``model.fit(..., callbacks=[MLOpsCallback(experiment_name="digits")])``.
 
 Records each epoch of ``fit`` by Keras' own names (``loss``, ``accuracy``, ``val_loss``, ``learning_rate``), on request
 each batch (``batch/loss``), ``evaluate`` (``test_loss``), the parameters of ``compile`` and ``fit``, and the model's

@@ -1,4 +1,4 @@
-"""What the Lightning door stands on: base classes from either of the two packages, the rank, the kinds of endings.
+"""The ground of the Lightning integration: base classes of either package, the rank, the kinds of endings.
 
 Lightning exists twice, as ``lightning`` and as ``pytorch_lightning``, with classes of their own that only
 a LightningCLI tells apart. The bases here are of those packages that are imported when this module is; if neither is,

@@ -1,4 +1,4 @@
-"""The Lightning door: ``Trainer(logger=MLOpsLogger(experiment_name="digits"))``.
+"""Lightning: ``Trainer(logger=MLOpsLogger(experiment_name="digits"))``.
 
 ``MLOpsLogger`` records what modules log, by their names and Lightning's steps, their hyperparameters, on request their
 checkpoints, and how the training ended: a Logger is told of exceptions, Ctrl-C and SIGTERM too. ``MLOpsCallback`` adds

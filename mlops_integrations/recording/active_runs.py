@@ -1,4 +1,4 @@
-"""Which run is active: the one that a door or ``start_run`` opened last and that is still open."""
+"""Which run is active: the one that an integration or ``start_run`` opened last and that is still open."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mlops_integrations.recording.run import Run
 
 _stack: Final[list[Run]] = []
 _users: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
-"""Those that ``start_run`` has opened, and no door."""
+"""Runs opened by ``start_run``, not by an integration."""
 
 
 def started(run: Run, *, by_user: bool = False) -> None:
-    """A run was made by ``start_run`` or a door: it is the active one while it is open."""
+    """A run was made by ``start_run`` or an integration: it is the active one while it is open."""
     _stack[:] = [*(known for known in _stack if known.is_open), run]
     if by_user:
         _users.add(run)
 
 
 def active_run() -> Run | None:
-    """The run that a door or ``start_run`` opened last and that is still open, or None."""
+    """The run that an integration or ``start_run`` opened last and that is still open, or None."""
     return next((run for run in reversed(_stack) if run.is_open), None)
 
 

@@ -1,4 +1,4 @@
-"""The recording behind a ``Run``: its journal file, what was lost, its end, and the driver that delivers it.
+"""The recorder behind a ``Run``: its journal file, what was lost, its end, and the supervisor of its delivery.
 
 Knows how to keep records and what to tell the user; knows nothing of metrics, parameters and frameworks.
 """
@@ -187,7 +187,7 @@ class Recorder:
         self.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
 
     def look(self, now: int) -> None:
-        """Every few seconds: is the driver well, is the directory there, what is the news?"""
+        """Every few seconds: is the side process well, is the directory there, what is the news?"""
         self.look_at = now + LOOK_MS
         writer = self._writer
         if writer is None:

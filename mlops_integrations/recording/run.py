@@ -1,4 +1,4 @@
-"""``Run``: what users and doors call. A log call appends to the journal and returns; it never waits for a server.
+"""``Run``: what users and integrations call. A log call appends to the journal and returns, without any server.
 
 Inside training nothing here raises because of tracking: what can't be kept is counted by reason and said once.
 """

@@ -55,7 +55,7 @@ def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient:
         return Run(spec, RunDirectory(chosen.root / spec.name), chosen, DISABLED)
     known = _find(chosen, resume, lenient=lenient)
     if known is None and not opened:
-        known = find_by_label(chosen.root, uid)  # another copy of the door, in another process, has begun it
+        known = find_by_label(chosen.root, uid)  # another copy of the integration, in another process, has begun it
     try:
         if known is not None:
             run = _known(known, chosen)

@@ -1,11 +1,11 @@
-"""The Transformers door: ``Trainer(callbacks=[MLOpsCallback()])``, or ``report_to="mlops"`` once this is imported.
+"""Hugging Face Trainer: ``Trainer(callbacks=[MLOpsCallback()])``, or ``report_to="mlops"`` once this is imported.
 
 Records what the Trainer logs: ``train/loss``, ``eval/loss``, ``test/loss`` at its global step, what tells of a whole
 training or evaluation (``summary/train_runtime``) apart from the curves; its arguments, the model's configuration
 (``model/...``) and adapters (``peft/...``) as parameters. A search for hyperparameters is a run, each trial its child.
 
 The Trainer tells its callbacks neither of an exception nor that an evaluation begins. So ``train``, ``evaluate``,
-``predict`` and ``hyperparameter_search`` of its class are wrapped when the first callback is made (see ``seams``). The
+``predict`` and ``hyperparameter_search`` of its class are wrapped when the first callback is made: see ``patching``. The
 wrappers do nothing for a Trainer without a callback of ours, and what is raised goes on unchanged.
 """
 
@@ -339,7 +339,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             self._handle.ended()
 
     def _of_trial(self, state: Any) -> RunHandle:
-        """A door for one trial of a search, whose run is the child of this callback's."""
+        """The handle of one trial of a search, whose run is the child of this callback's."""
         self._handle.began()
         run, options = self._handle.run, dict(self._options)
         for own in ("run_name", "resume", "parent"):

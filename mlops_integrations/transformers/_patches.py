@@ -1,6 +1,6 @@
 """Wraps the Trainer's methods, for what no hook tells its callbacks: an exception, and that an evaluation begins.
 
-The wrappers do nothing for a Trainer that has no callback of ours. For the Transformers door; imports no framework.
+The wrappers do nothing for a Trainer that has no callback of ours. Imports no framework.
 """
 
 from __future__ import annotations

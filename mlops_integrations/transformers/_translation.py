@@ -1,4 +1,4 @@
-"""What a Trainer says, as metrics, parameters and keywords of ``start_run``. For the Transformers door; pure."""
+"""What a Trainer says, as metrics, parameters and keywords of ``start_run``. Pure."""
 
 from __future__ import annotations
 

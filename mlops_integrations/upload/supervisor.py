@@ -42,7 +42,7 @@ class Supervisor:
         self._said = False
 
     def start(self) -> None:
-        """Start the driver, unless one is at work."""
+        """Start the side process or thread, unless one is at work."""
         if self._at_work():
             return
         if self._settings.uploader == "thread":
@@ -53,7 +53,7 @@ class Supervisor:
             self._start_process()
 
     def check(self) -> None:
-        """Look after the driver; to be called now and then. Replaces one that has failed."""
+        """Look after the side process; to be called now and then. Replaces one that has failed."""
         process = self._process
         if process is None:
             return
