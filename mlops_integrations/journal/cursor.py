@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -118,6 +118,10 @@ class Cursor(msgspec.Struct):
         return self.trouble is not None and self.trouble.stopped
 
 
+# Made once, when the module is imported: msgspec crashes where two threads decode a type for the first time at once.
+_decoder: Final = msgspec.json.Decoder(Cursor)
+
+
 def cursor_path(directory: Path, destination: str) -> Path:
     """Where the cursor of a destination lies in a run directory."""
     return directory / f"cursor-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
@@ -126,7 +130,7 @@ def cursor_path(directory: Path, destination: str) -> Path:
 def load(path: Path) -> Cursor | None:
     """The cursor in a file; None where there is none, or none that can be read: delivery then starts again."""
     try:
-        return msgspec.json.decode(files.unseal(path.read_bytes()), type=Cursor)
+        return _decoder.decode(files.unseal(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None
 

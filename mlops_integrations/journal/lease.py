@@ -42,6 +42,9 @@ class Holder(msgspec.Struct, frozen=True):
         return f"{self.kind} (process {self.identity.pid} on {self.identity.host})"
 
 
+_decoder: Final = msgspec.json.Decoder(Holder)  # made once: see ``cursor``
+
+
 class Lease:
     """The right to deliver one run directory."""
 
@@ -122,7 +125,7 @@ class Lease:
 def read(path: Path) -> Holder | None:
     """Who holds the lease, dead or alive; None for nobody."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Holder)
+        return _decoder.decode(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
 

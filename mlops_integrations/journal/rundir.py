@@ -24,6 +24,10 @@ from mlops_integrations.journal.records import End, Identity, RunSpec
 _BEGINNING_SECONDS: Final = 60.0
 """Far more than a writer takes from making its file to its first lines."""
 
+# Made once: see ``cursor``.
+_exit_decoder: Final = msgspec.json.Decoder(Exit)
+_identity_decoder: Final = msgspec.json.Decoder(Identity)
+
 
 class RunDirectory:
     """The paths within one run directory, and what can be read there at any time, by any process."""
@@ -104,7 +108,7 @@ class RunDirectory:
     def exit_of(self, journal: Path) -> Exit | None:
         """What was found out about the end of a journal's writer."""
         try:
-            found = msgspec.json.decode(files.unseal(journal.with_suffix(".exit").read_bytes()), type=Exit)
+            found = _exit_decoder.decode(files.unseal(journal.with_suffix(".exit").read_bytes()))
             if found.wait_status is not None:
                 os.waitstatus_to_exitcode(found.wait_status)  # raises for what is no end of a process
         except (OSError, ValueError, OverflowError, RecursionError):
@@ -149,7 +153,7 @@ class RunDirectory:
     def next_writer(self) -> tuple[Identity, float] | None:
         """Which process was the last to say so, and when."""
         try:
-            writer = msgspec.json.decode(self._next_writer.read_bytes(), type=Identity)
+            writer = _identity_decoder.decode(self._next_writer.read_bytes())
             return writer, self._next_writer.stat().st_mtime
         except (OSError, ValueError, RecursionError):
             return None

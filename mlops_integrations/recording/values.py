@@ -14,6 +14,7 @@ from mlops_integrations.journal.records import Artifact, Metrics, Params, Points
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 _DEEPEST: Final = 20
+_spec_decoder: Final = msgspec.json.Decoder(RunSpec)  # made once: see ``journal.cursor``
 
 
 class NotANumberError(ValueError):
@@ -122,5 +123,4 @@ def well_formed_spec(spec: RunSpec) -> RunSpec:
     """
     formed = {name: text(value) for name, value in structs.asdict(spec).items() if isinstance(value, str)}
     # Whatever else got in would be written, and never be read again.
-    checked: RunSpec = msgspec.convert(msgspec.to_builtins(structs.replace(spec, **formed)), RunSpec)
-    return checked
+    return _spec_decoder.decode(msgspec.json.encode(structs.replace(spec, **formed)))

@@ -5,7 +5,7 @@ training or evaluation (``summary/train_runtime``) apart from the curves; its ar
 (``model/...``) and adapters (``peft/...``) as parameters. A search for hyperparameters is a run, each trial its child.
 
 The Trainer tells its callbacks neither of an exception nor that an evaluation begins. So ``train``, ``evaluate``,
-``predict`` and ``hyperparameter_search`` of its class are wrapped when the first callback is made: see ``patching``. The
+``predict`` and ``hyperparameter_search`` of its class are wrapped with the first callback, see ``patching``. The
 wrappers do nothing for a Trainer without a callback of ours, and what is raised goes on unchanged.
 """
 
