@@ -1,5 +1,12 @@
 """Keras: ``model.fit(..., callbacks=[MLOpsCallback(experiment_name="digits")])``."""
 
+try:
+    import keras as _keras  # noqa: F401 - before ours are imported, so that a missing one is told
+except ModuleNotFoundError as error:
+    if error.name != "keras":  # Keras is there, and says itself what it lacks
+        raise
+    raise ImportError("Keras is not installed: pip install keras") from None
+
 from mlops_integrations.keras._callback import MLOpsCallback
 
 __all__ = ["MLOpsCallback"]

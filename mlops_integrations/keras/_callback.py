@@ -25,6 +25,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from keras import ops
+from keras.callbacks import Callback
+
 from mlops_integrations.config import launch
 from mlops_integrations.framework_support.guard import guarded
 from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
@@ -32,14 +35,6 @@ from mlops_integrations.journal import ending
 from mlops_integrations.keras import _model, _patches
 from mlops_integrations.keras._patches import FitListener
 from mlops_integrations.recording.run import Run
-
-try:
-    from keras import ops
-    from keras.callbacks import Callback
-except ModuleNotFoundError as error:
-    if error.name != "keras":  # Keras is there, and says itself what it lacks
-        raise
-    raise ImportError("Keras is not installed: pip install keras") from None
 
 _lock: Final = threading.Lock()
 """Guards the number of batches, of which Keras tells in several threads at once. Not a callback's own: those pickle."""

@@ -18,7 +18,7 @@ import mlops_integrations as mlops
 import trainings
 from mlops_integrations.framework_support.run_handle import RunHandle
 from mlops_integrations.journal import writer
-from mlops_integrations.recording import process_exit
+from mlops_integrations.recording import active_runs
 from mlops_integrations.recording.recorder import Recorder
 from mlops_integrations.recording.run import Run
 from trainings import STEPS, Inside, Training
@@ -108,14 +108,14 @@ def descriptor_of(number: str, path: Path) -> bool:
 def never_delivered() -> Iterator[None]:
     """Runs that begin here are not waited for when the interpreter exits."""
     begun: list[Run] = []
-    started = process_exit.started
+    started = active_runs.started
 
     def see(run: Run, **how: bool) -> None:
         begun.append(run)
         started(run, **how)
 
     with pytest.MonkeyPatch.context() as seeing:
-        seeing.setattr(process_exit, "started", see)
+        seeing.setattr(active_runs, "started", see)
         try:
             yield
         finally:
