@@ -218,7 +218,7 @@ print('third', run.finish(timeout=60), flush=True)
 @pytest.mark.parametrize("uploader", ["process", "thread"])
 def test_a_directory_that_is_deleted(trainer: Trainer, fake: FakeMlflow, uploader: str) -> None:
     """Training goes on to its end, nobody waits for what is gone, and the loss is said once, with its number."""
-    after = "run.recording.look_at = 0\nlog(1100, 1200)\nrun.finish(timeout=3600)"
+    after = "run._recorder.look_at = 0\nlog(1100, 1200)\nrun.finish(timeout=3600)"
     process = trainer.start(STEPS.format(before="", after=after), MLFLOW_TRACKING_URI=fake.uri, MLOPS_UPLOADER=uploader)
     assert process.stdout is not None
     assert process.stdout.readline() == "first\n"

@@ -101,7 +101,7 @@ logging.basicConfig(level=logging.DEBUG)
 import mlops_integrations as mlops
 try:
     run = mlops.start_run(experiment_name="fake\\x1b[31m", run_name="base\\x1b[31mline")
-    print(repr(run), repr(run.recording.settings))
+    print(repr(run), repr(run._recorder.settings))
     run.log_metric("loss\\x1b[31m", 0.5)
     run.log_metric("loss\\x1b[31m", "no\\x1b[31m number")
     run.flush(timeout=1)
@@ -307,7 +307,7 @@ import sys
 from pathlib import Path
 def peak():
     return Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-from mlops_integrations.cli import main
+from mlops_integrations.cli.arguments import main
 codes = [main([call, sys.argv[1]]) for call in ("sync", "show", "status")]
 print(codes, peak())
 """

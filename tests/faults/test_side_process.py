@@ -208,14 +208,14 @@ from mlops_integrations.upload import drivers
 drivers._READY_SECONDS = 0.0
 first = mlops.start_run(experiment_name='hosts')
 second = mlops.start_run(resume=first.uid)
-second.recording._supervisor._start_process()
-words = first.recording.run
-pids = {one.recording._supervisor._process.pid for one in (first, second)}
+second._recorder._supervisor._start_process()
+words = first._recorder.run
+pids = {one._recorder._supervisor._process.pid for one in (first, second)}
 while not pids <= {abs(word) for word in words._words()}:
     time.sleep(0.01)
 for one in (first, second):
-    one.recording._supervisor.check()
-    assert not one.recording._supervisor._has_thread()
+    one._recorder._supervisor.check()
+    assert not one._recorder._supervisor._has_thread()
     one.finish(timeout=0)
 """
 
