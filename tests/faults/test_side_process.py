@@ -19,8 +19,8 @@ from trainer import Trainer, side_processes
 
 STARTERS = {
     "by the shell": "",
-    "where there is no shell": "from mlops_integrations.upload import detached; from pathlib import Path\n"
-    "detached._SHELL = Path('/nowhere/sh')",
+    "where there is no shell": "from mlops_integrations.upload import detached_process; from pathlib import Path\n"
+    "detached_process._SHELL = Path('/nowhere/sh')",
 }
 
 WAITS = """
@@ -204,8 +204,8 @@ def test_of_two_at_once_one_works_and_the_other_says_who(trainer: Trainer, fake:
 RANKS = """
 import sys, time
 import mlops_integrations as mlops
-from mlops_integrations.upload import drivers
-drivers._READY_SECONDS = 0.0
+from mlops_integrations.upload import supervisor
+supervisor._READY_SECONDS = 0.0
 first = mlops.start_run(experiment_name='hosts')
 second = mlops.start_run(resume=first.uid)
 second._recorder._supervisor._start_process()

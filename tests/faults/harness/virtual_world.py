@@ -40,7 +40,9 @@ from strict_store import Store
 _PACKAGE = Path(mlops_integrations.__file__).parent
 _MORTAL = tuple(str(_PACKAGE / name) for name in ("upload/", "backends/", "journal/cursor.py", "journal/files.py"))
 """The uploader's code."""
-_WAITING = tuple(str(_PACKAGE / "upload" / name) for name in ("asking.py", "writers.py", "fsync.py", "kernel.py"))
+_WAITING = tuple(
+    str(_PACKAGE / "upload" / name) for name in ("server_calls.py", "writer_processes.py", "fsync.py", "exit_status.py")
+)
 """Its code that runs while it waits, which is most of the time: elsewhere death is more interesting."""
 _IN_VAIN_SECONDS = 0.03
 
