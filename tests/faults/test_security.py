@@ -29,7 +29,7 @@ CANARY = "canary-5ecret-0123456789"
 MOST_MEMORY = 300 * 2**20
 
 TRAIN = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 os.umask(int(sys.argv[1], 8) if len(sys.argv) > 1 else 0o22)
 import mlops_integrations as mlops
@@ -41,6 +41,9 @@ run.log_metric("poison/", 0.5, step=0)
 run.log_artifact("made/model.pt", "deep/deeper")
 run.log_artifact("made/model.pt", "later", wait=False)
 run.flush(timeout=1)
+end = time.monotonic() + 60
+while not (run.directory / "refused.jsonl").exists() and time.monotonic() < end:
+    time.sleep(0.05)
 def modes():
     return {str(p): p.lstat().st_mode & 0o777 for p in run.directory.rglob("*") if not p.is_symlink()}
 found = modes()
