@@ -298,6 +298,25 @@ def test_numpy_values(run: Run, points: Points) -> None:
     assert points(run) == [("a", 0.5, 3), ("b", 2.0, 3)]
 
 
+def test_a_step_is_not_given_out_again_to_another_thread(
+    run: Run, points: Points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that was taken is not noted once more, when another thread has taken the following ones meanwhile."""
+    taken = run._metric_input
+    next_step = taken.next_step
+
+    def overtaken(key: str) -> int:
+        step = next_step(key)
+        next_step(key)
+        return step
+
+    with monkeypatch.context() as beside:
+        beside.setattr(taken, "next_step", overtaken)
+        run.log_metric("loss", 1.0)
+    run.log_metric("loss", 1.0)
+    assert [0, 2] == [step for _, _, step in points(run)]
+
+
 def test_threads_log_at_the_same_time(run: Run, points: Points) -> None:
     """Every point is there, each thread's in its order, and next steps are given out once."""
     barrier = threading.Barrier(4)

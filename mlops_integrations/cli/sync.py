@@ -243,8 +243,7 @@ class Sync:
             return
         runs = [job.run.path for job in self._jobs if job.destination == server.uri]
         words: list[str | Path] = ["sync", *runs[:_MOST_NAMED], "--to", server.withheld.address]
-        words += ["--close"] if self.close else []
-        words += ["--as-new"] if self.as_new else []
+        words += ["--close"] * self.close + ["--as-new"] * self.as_new
         words += ["--experiment", self.experiment] if self.experiment is not None else []
         command = formatting.shell_command(*words)
         if len(runs) > _MOST_NAMED:

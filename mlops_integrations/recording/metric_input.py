@@ -40,8 +40,12 @@ class MetricInput:
             if number is None and arriving is None:
                 continue
             name = key if type(key) is str else values.text(key)
-            own = self.next_step(name) if step is None else step
-            self.steps[name] = own
+            if step is None:
+                own = self.next_step(
+                    name
+                )  # noted there, under the lock: another thread may have taken later ones since
+            else:
+                own = self.steps[name] = step
             if arriving is not None:
                 late.append((name, arriving, own))
             elif number is not None:
