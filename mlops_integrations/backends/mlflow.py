@@ -181,12 +181,10 @@ class MlflowBackend:
         """Whether the server says so; those before 3 do not tell."""
         if self._store_type is None:
             reply = self._transport.get(f"{self._uri}/api/3.0/mlflow/server-info", {})
-            answered = reply.status == requests.codes.ok and reply.body is not None
-            if not answered and reply.status not in {requests.codes.not_found, requests.codes.method_not_allowed}:
-                return False  # for the moment
-            if answered and "store_type" not in (reply.body or {}):
-                return False  # not the server's own words
-            self._store_type = str((reply.body or {}).get("store_type", "unknown"))
+            told = (reply.body or {}).get("store_type") if reply.status == requests.codes.ok else None
+            if told is None and reply.status not in {requests.codes.not_found, requests.codes.method_not_allowed}:
+                return False  # for the moment: these are not the server's own words
+            self._store_type = str(told)
         return self._store_type == "SqlStore"
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:

@@ -29,12 +29,12 @@ class Artifacts:
     """What is to be sent of one run's files."""
 
     def __init__(
-        self, directory: Path, backend: Backend, state: Cursor, asking: ServerCalls, rng: random.Random
+        self, directory: Path, backend: Backend, state: Cursor, calls: ServerCalls, rng: random.Random
     ) -> None:
         self._directory = directory
         self._backend = backend
         self._state = state
-        self._calls = asking
+        self._calls = calls
         self._rng = rng
         self._tries = 0
         self._try_at = 0.0

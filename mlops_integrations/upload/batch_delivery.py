@@ -19,17 +19,17 @@ class BatchDelivery:
     Args:
         backend: the server.
         state: the cursor.
-        asking: asks until there is an answer.
+        calls: call the server until there is an answer.
         sender: sends one request.
         rejected: keeps what the server does not take.
     """
 
     def __init__(
-        self, backend: Backend, state: Cursor, asking: ServerCalls, sender: Sender, rejected: RejectedRecords
+        self, backend: Backend, state: Cursor, calls: ServerCalls, sender: Sender, rejected: RejectedRecords
     ) -> None:
         self._backend = backend
         self._state = state
-        self._calls = asking
+        self._calls = calls
         self._sender = sender
         self.rejected = rejected
         self._taken = 0

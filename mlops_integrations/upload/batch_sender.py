@@ -48,14 +48,14 @@ class Sender:
     Args:
         backend: the server.
         state: the cursor.
-        asking: asks until there is an answer.
+        calls: call the server until there is an answer.
         uid: the run.
     """
 
-    def __init__(self, backend: Backend, state: Cursor, asking: ServerCalls, uid: str) -> None:
+    def __init__(self, backend: Backend, state: Cursor, calls: ServerCalls, uid: str) -> None:
         self._backend = backend
         self._state = state
-        self._calls = asking
+        self._calls = calls
         self._uid = uid
         self._doubtful = False
         """Of this chunk something may be there that the server does not know by its name."""

@@ -30,10 +30,10 @@ _LOOK_PAUSES: Final = (1.0, 4.0, 25.0)
 class RunCreation:
     """The steps from a cursor without a run id to one with it."""
 
-    def __init__(self, backend: Backend, state: Cursor, asking: ServerCalls) -> None:
+    def __init__(self, backend: Backend, state: Cursor, calls: ServerCalls) -> None:
         self._backend = backend
         self._state = state
-        self._calls = asking
+        self._calls = calls
 
     def open(self, spec: RunSpec, sizes: Mapping[str, int], *, known_elsewhere: bool = False) -> None:
         """Give the cursor the run's id on the server.

@@ -21,7 +21,7 @@ class RunStatus:
     Args:
         backend: the server.
         state: the cursor.
-        asking: asks until there is an answer.
+        calls: call the server until there is an answer.
         creation: knows the run's parent and its twins.
         delivery: brings the tags there that go with a status.
         on_progress: called when the status has changed.
@@ -31,14 +31,14 @@ class RunStatus:
         self,
         backend: Backend,
         state: Cursor,
-        asking: ServerCalls,
+        calls: ServerCalls,
         creation: RunCreation,
         delivery: BatchDelivery,
         on_progress: Callable[[Cursor], None],
     ) -> None:
         self._backend = backend
         self._state = state
-        self._calls = asking
+        self._calls = calls
         self._creation = creation
         self._delivery = delivery
         self._on_progress = on_progress

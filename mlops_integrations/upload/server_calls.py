@@ -68,7 +68,8 @@ class ServerCalls:
         self._context = context
         self._woken_at = 0  # whoever woke an uploader before this one came up is still waiting
         self._last_answer = context.clock()
-        self._calls = 0
+        self._in_progress = 0
+        """Calls that are being asked for: one may ask others before it is tried again."""
 
     def ask(
         self,
@@ -88,11 +89,11 @@ class ServerCalls:
             InterruptedUploadError: told to stop.
             GaveUpError: patience is at its end.
         """
-        self._calls += 1
+        self._in_progress += 1
         try:
             return self._ask(call, full, is_hopeless)
         finally:
-            self._calls -= 1
+            self._in_progress -= 1
 
     def _ask(
         self, call: Callable[[], Outcome[T]], full: bool, is_hopeless: Callable[[int, Outcome[T]], bool]
@@ -144,7 +145,7 @@ class ServerCalls:
         """The server speaks to us: whatever the trouble was, it is over, unless another call still waits."""
         self._last_answer = self._context.clock()
         self._context.on_answer()
-        if self._state.trouble is not None and self._calls <= 1:
+        if self._state.trouble is not None and self._in_progress <= 1:
             self._state.trouble = None
             self.save()
 

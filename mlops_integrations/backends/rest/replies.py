@@ -65,6 +65,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "runs/update": ("run_info",),
     "params/get": ("parameter",),
     "metrics/get": ("metric",),
+    "get-artifact": (),  # a file: no JSON is its reply
 }
 """Calls whose reply has one of these fields, whatever else is there."""
 _LISTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -72,7 +73,6 @@ _LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "experiments/search": ("experiments", "next_page_token"),
     "runs/search": ("runs", "next_page_token"),
     "metrics/get-history": ("metrics", "next_page_token"),
-    "get-artifact": (),
     "artifacts/list": ("files", "root_uri", "next_page_token"),
 }
 """Calls whose reply has one of these fields, or is ``{}``: servers leave an empty list out."""
