@@ -25,16 +25,16 @@ LONGER = {
 FRAMEWORKS = ("lightning", "transformers", "keras", "accelerate")
 DIALECTS = ("backends.mlflow", "backends.mlflow_preview", "backends.oracle")
 
-LEAVES = {"errors", "entities", "version", "untrusted", "journal.records", "journal.filesystem"}
+LEAVES = {"descriptors", "entities", "errors", "untrusted", "version", "journal.filesystem", "journal.records"}
 """Modules that import nothing of ours."""
 
 MAY_IMPORT = {
     "config": {"config", "untrusted"},
-    "journal": {"journal", "errors", "untrusted"},
+    "journal": {"journal", "descriptors", "errors", "untrusted"},
     "backends": set(),  # each of its rooms is named
     "backends.protocol": {"journal.records"},
     "backends.redaction": set(),
-    "backends.connections": {"journal.files"},
+    "backends.connections": {"descriptors"},
     "backends.credentials": {"config"},
     "backends.transport": {"config", "untrusted", "version", "backends.redaction", "backends.credentials",
                            "backends.connections"},
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     **{dialect: {dialect, "backends.rest", "backends.protocol", "backends.transport", "backends.credentials", "config",
                  "untrusted", "entities", "errors", "journal.records"} for dialect in DIALECTS},
     "backends.registry": {"backends", "config", "errors"},
-    "upload": {"upload", "journal", "config", "errors", "untrusted", "backends.protocol"},
+    "upload": {"upload", "journal", "config", "descriptors", "errors", "untrusted", "backends.protocol"},
     "upload.worker": {"upload", "journal", "config", "untrusted", "backends.registry"},
     "recording": {"recording", "journal", "config", "errors", "untrusted", "version", "upload.supervisor"},
     "framework_support": {"framework_support", "recording", "journal", "config"},

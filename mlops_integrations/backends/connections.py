@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection
 
-from mlops_integrations.journal import files
+from mlops_integrations import descriptors
 
 
 class ConnectionAdapter(HTTPAdapter):
@@ -42,7 +42,7 @@ class _Connection(HTTPConnection):
         if type(made) is not socket.socket:  # some proxies have a kind of their own
             return made
         timeout = made.gettimeout()
-        moved = socket.socket(made.family, made.type, made.proto, fileno=files.out_of_the_way(made.detach()))
+        moved = socket.socket(made.family, made.type, made.proto, fileno=descriptors.out_of_the_way(made.detach()))
         moved.settimeout(timeout)
         return moved
 

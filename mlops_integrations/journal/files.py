@@ -1,8 +1,5 @@
 """Small files that are replaced as a whole, so that a reader sees the old one or the new one. All are private.
 
-And descriptors that stay open for long. Their numbers are the host program's, too: it may close all that it finds, as
-daemons do, and a number is soon another file's. So each is asked before it is used whether it is ours still.
-
 Those that say how far something is are sealed: a checksum before the text, as in the journal. A damaged digit there
 would be believed.
 """
@@ -12,16 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import sys
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 from zlib import crc32
 
-FileIdentity: TypeAlias = tuple[int, int, int]
-"""Device, inode and access mode: two descriptors of one file, for reading and for writing, are not each other."""
-
 _MODE: Final = 0o600
-_OUT_OF_THE_WAY: Final = 256
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -53,48 +45,6 @@ def open_private(path: Path, flags: int) -> int:
         with contextlib.suppress(OSError):  # another user's, or a file system that has no such thing
             os.fchmod(fd, _MODE)
     return fd
-
-
-def out_of_the_way(fd: int) -> int:
-    """The same under a high number, which no file gets that is opened after all were closed; else as it is."""
-    if sys.platform == "win32":
-        return fd
-    import fcntl
-
-    try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
-    except OSError:  # this process may not have so many
-        return fd
-    os.close(fd)
-    return high
-
-
-def identity_of(fd: int) -> FileIdentity:
-    """Which file a descriptor is of, and for what.
-
-    Raises:
-        OSError: it is closed.
-    """
-    status = os.fstat(fd)
-    if sys.platform == "win32":
-        return status.st_dev, status.st_ino, 0
-    import fcntl
-
-    return status.st_dev, status.st_ino, fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-
-
-def is_of(fd: int, identity: FileIdentity) -> bool:
-    """Whether a descriptor is still of that file; what can't be told does not count as ours."""
-    try:
-        return identity_of(fd) == identity
-    except OSError:
-        return False
-
-
-def close_if_of(fd: int, identity: FileIdentity) -> None:
-    """Close a descriptor, unless it was closed under us: another file's is never closed."""
-    if is_of(fd, identity):
-        os.close(fd)
 
 
 def make_private(path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.journal import files
+from mlops_integrations import descriptors
 from mlops_integrations.journal.records import FORMAT, LONGEST_LINE_BYTES, BadLineError, Header, Record, RunSpec, parse
 
 _READING: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -35,8 +35,8 @@ class JournalReader:
         self.bad_lines = 0
         self.too_new = False
         """The file's format is one of a later version of this package: nothing of it is returned."""
-        self._fd = files.out_of_the_way(os.open(path, _READING))
-        self._identity = files.identity_of(self._fd)
+        self._fd = descriptors.out_of_the_way(os.open(path, _READING))
+        self._identity = descriptors.identity_of(self._fd)
         self._place = offset
         """Up to where the file was read."""
         self._lines: Iterator[bytes] = iter(())
@@ -92,18 +92,18 @@ class JournalReader:
 
     def _see_that_it_is_ours(self) -> None:
         """A host program may have closed the descriptor, and given its number to a file of its own: it is let be."""
-        if files.is_of(self._fd, self._identity):
+        if descriptors.is_of(self._fd, self._identity):
             return
         fd = os.open(self.path, _READING)
-        if not files.is_of(fd, self._identity):
+        if not descriptors.is_of(fd, self._identity):
             os.close(fd)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self.path))
-        self._fd = files.out_of_the_way(fd)
+        self._fd = descriptors.out_of_the_way(fd)
 
     def close(self) -> None:
         """Close the file."""
         fd, self._fd = self._fd, -1
-        files.close_if_of(fd, self._identity)
+        descriptors.close_if_of(fd, self._identity)
 
 
 def is_blank(path: Path) -> bool:

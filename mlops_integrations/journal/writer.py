@@ -36,6 +36,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
+from mlops_integrations import descriptors
 from mlops_integrations.journal import files, records
 from mlops_integrations.journal.filesystem import network_file_system
 from mlops_integrations.journal.records import Header, Points, Record, RunSpec
@@ -76,8 +77,8 @@ class JournalWriter:
         self.error: OSError | None = None
         first = records.frame(header) + records.frame(spec)
         self.path, fd = _create(directory)
-        self._fd = files.out_of_the_way(fd)
-        self._identity = files.identity_of(self._fd)
+        self._fd = descriptors.out_of_the_way(fd)
+        self._identity = descriptors.identity_of(self._fd)
         self._place = len(first)
         """Where our last write has ended."""
         try:
@@ -132,7 +133,7 @@ class JournalWriter:
             self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
             return False
         try:
-            if not files.is_of(self._fd, self._identity):
+            if not descriptors.is_of(self._fd, self._identity):
                 self._fd = self._reopened()
             # As when a signal handler has logged in between, or somebody else has written into the file.
             self._place = os.lseek(self._fd, 0, os.SEEK_END)
@@ -144,10 +145,10 @@ class JournalWriter:
     def _reopened(self) -> int:
         """Our file by its name, if that is still the same file; nothing is made anew."""
         fd = os.open(self.path, _REOPENING)
-        if not files.is_of(fd, self._identity):
+        if not descriptors.is_of(fd, self._identity):
             os.close(fd)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return files.out_of_the_way(fd)
+        return descriptors.out_of_the_way(fd)
 
     def finish(self, record: Record) -> bool:
         """Write the last record and close the file, with no other record between; False if it was not kept."""
@@ -155,18 +156,18 @@ class JournalWriter:
             kept = self.append(record)
             fd, self._fd = self._fd, _CLOSED
         if fd != _CLOSED:
-            if files.is_of(fd, self._identity):
+            if descriptors.is_of(fd, self._identity):
                 with contextlib.suppress(OSError):
                     os.fsync(fd)
             files.sync_name(self.path)
-            files.close_if_of(fd, self._identity)
+            descriptors.close_if_of(fd, self._identity)
         return kept
 
     def close(self) -> None:
         """Close the file without a last record, as a forked child does with its copy."""
         fd, self._fd = self._fd, _CLOSED
         if fd != _CLOSED:
-            files.close_if_of(fd, self._identity)
+            descriptors.close_if_of(fd, self._identity)
 
     @property
     def closed(self) -> bool:
@@ -179,7 +180,7 @@ class JournalWriter:
             if self.closed:
                 return True
             try:
-                ours = files.is_of(self._fd, self._identity)  # else closed under us: then by its name
+                ours = descriptors.is_of(self._fd, self._identity)  # else closed under us: then by its name
                 return (os.fstat(self._fd) if ours else self.path.stat()).st_nlink > 0
             except FileNotFoundError:
                 return False

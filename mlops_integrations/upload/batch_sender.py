@@ -112,7 +112,8 @@ class Sender:
             nonlocal left, unclear, unacknowledged
             if self._tokens_are_old():
                 self._renew_tokens()
-            if unacknowledged or ((unclear or self._doubtful) and left.metrics):
+            may_be_there = (unclear or self._doubtful) and bool(left.metrics)
+            if unacknowledged or may_be_there:
                 missing = self._unsent(run_id, left, everything=unacknowledged)
                 if missing.value is None:
                     return missing.bare()
@@ -128,9 +129,7 @@ class Sender:
             return outcome
 
         def is_hopeless(attempt: int, outcome: Outcome[None]) -> bool:
-            # An internal error of the server may be this request's doing. If it takes another write, so it is.
-            suspect = outcome.suspect and attempt >= suspect_after
-            return suspect and self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
+            return outcome.suspect and attempt >= suspect_after and self._takes_another_write(run_id)
 
         outcome = self._calls.ask(attempt, full=full, is_hopeless=is_hopeless)
         if outcome.suspect and not outcome.ok:
@@ -138,6 +137,10 @@ class Sender:
         if outcome.ok and self._doubtful and self.has_idempotency_tokens:
             self._doubled += len(left.metrics)
         return outcome
+
+    def _takes_another_write(self, run_id: str) -> bool:
+        """Whether an internal error of the server was one request's doing: then it takes another one."""
+        return self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
 
     def _unsent(self, run_id: str, batch: Batch, *, everything: bool) -> Outcome[Batch]:
         """What the server does not hold yet, asked name by name: a failure costs one question, not all of them."""

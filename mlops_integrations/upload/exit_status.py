@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.journal import files, identity
+from mlops_integrations import descriptors
+from mlops_integrations.journal import identity
 from mlops_integrations.journal.records import Identity
 
 _PIDFD_GET_INFO: Final = 0xC0 << 24 | 64 << 16 | 0xFF << 8 | 11  # _IOWR(0xFF, 11, struct pidfd_info)
@@ -27,18 +28,18 @@ class ProcessDescriptor:
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = files.out_of_the_way(fd)
-        self._identity = files.identity_of(self._fd)  # before Linux 6.9 that of all that stands for no file
+        self._fd = descriptors.out_of_the_way(fd)
+        self._identity = descriptors.identity_of(self._fd)  # before Linux 6.9 that of all that stands for no file
 
     @property
     def number(self) -> int | None:
         """Its number; None where it is not ours any more."""
-        return self._fd if files.is_of(self._fd, self._identity) else None
+        return self._fd if descriptors.is_of(self._fd, self._identity) else None
 
     def close(self) -> None:
         """Let go of it."""
         fd, self._fd = self._fd, -1
-        files.close_if_of(fd, self._identity)
+        descriptors.close_if_of(fd, self._identity)
 
 
 def open_process(pid: int) -> int | None:

@@ -56,9 +56,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     from mlops_integrations.journal.rundir import RunDirectory
     from mlops_integrations.upload.worker import UploadWorker
 
-    logging.basicConfig(level=logging.INFO)
-    logging.getLogger().handlers[0].setFormatter(_Plain("%(asctime)s %(process)d %(message)s"))
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    _begin_log()
     run = RunDirectory(Path(directory))
     hours = _Hours(settings.linger())
     pid, _, rest = parent.partition(":")
@@ -87,6 +85,12 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter's exit takes handlers away: a signal would end us
     run.say_ready(leaving=True)
     logging.getLogger(_PACKAGE).info("done")
+
+
+def _begin_log() -> None:
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger().handlers[0].setFormatter(_Plain("%(asctime)s %(process)d %(message)s"))
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 class _Plain(logging.Formatter):

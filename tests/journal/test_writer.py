@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_integrations.journal import files
+from mlops_integrations import descriptors
 from mlops_integrations.journal import writer as writing
 from mlops_integrations.journal.reader import JournalReader
 from mlops_integrations.journal.records import End, Header, Metrics, Params, Record, RunSpec, Tags
@@ -338,13 +338,13 @@ def test_our_number_is_out_of_the_way(writer: JournalWriter) -> None:
 def test_a_descriptor_that_stands_elsewhere(writer: JournalWriter, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a signal handler that has logged in between: it is asked once whose it is, and is ours."""
     asked: list[int] = []
-    is_of = files.is_of
+    is_of = descriptors.is_of
 
-    def asking(fd: int, identity: files.FileIdentity) -> bool:
+    def asking(fd: int, identity: descriptors.FileIdentity) -> bool:
         asked.append(fd)
         return is_of(fd, identity)
 
-    monkeypatch.setattr(files, "is_of", asking)
+    monkeypatch.setattr(descriptors, "is_of", asking)
     os.lseek(writer._fd, 0, os.SEEK_SET)
     assert writer.append(metrics(1))
     assert writer.append(metrics(2))
