@@ -22,8 +22,8 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Any]:
     """A run that is only recorded."""
-    with mlops.start_run(directory=tmp_path / "runs", uploader="thread") as recorder:
-        yield recorder
+    with mlops.start_run(directory=tmp_path / "runs", uploader="thread") as open_run:
+        yield open_run
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ NOT_COPIED = "artifact that could not be copied"
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     """A run that is only recorded, in a directory beside what the tests make."""
-    with mlops.start_run(directory=tmp_path / "mlops_runs", uploader="thread") as recorder:
-        yield recorder
+    with mlops.start_run(directory=tmp_path / "mlops_runs", uploader="thread") as open_run:
+        yield open_run
 
 
 @pytest.fixture(params=[True, False], ids=["wait", "no wait"])
@@ -209,6 +209,20 @@ def test_each_missing_file_is_named(run: Run, log: Log, caplog: pytest.LogCaptur
         assert {} == log(tmp_path / name)
         assert f"{name}' does not exist" in caplog.text
     assert {NOT_COPIED: 2} == lost(run)
+
+
+def test_the_tenth_is_named_as_the_first(run: Run, log: Log, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """However many there are: each is a mistake of its own, by a call or in one directory."""
+    (tmp_path / "pipes").mkdir()
+    names = [f"gone-{number}.pt" for number in range(10)]
+    for name in names:
+        log(name)
+    if hasattr(os, "mkfifo"):
+        for number in range(10):
+            os.mkfifo(tmp_path / "pipes" / f"pipe-{number}")
+        names += [f"pipe-{number}" for number in range(10)]
+        log(tmp_path / "pipes")
+    assert [] == [name for name in names if not any(name in message for message in caplog.messages)]
 
 
 @pytest.mark.parametrize("artifact_path", [5, b"plots", ["plots"], Array()], ids=["int", "bytes", "list", "array"])

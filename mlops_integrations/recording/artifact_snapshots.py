@@ -43,20 +43,20 @@ def keep(recorder: Recorder, given: object, artifact_path: object, *, wait: bool
         base, source = base_of(artifact_path), path_of(given)
         found = found_at(source, recorder.run)
     except UnfitError as error:
-        recorder.lose(error.reason, 1, str(error), about=error.about)
+        recorder.lose(error.reason, 1, str(error), about=error.about, every=True)
         return
     for unfit in found.unfit:
-        recorder.lose(unfit.reason, 1, str(unfit), about=unfit.about)
+        recorder.lose(unfit.reason, 1, str(unfit), about=unfit.about, every=True)
     if found.runs:
-        text = "%s: of the %d run directories in it nothing is kept, they are no artifacts; the other files are"
-        recorder.messages.once(f"runs in {source}", text, source, found.runs)
+        text = "log_artifact(%r): %d run directories in it are left out, they are no artifacts; other files are kept"
+        recorder.messages.once(f"runs in {source}", text, str(source), found.runs)
     for file, inner in found.files:
         _keep_file(recorder, file, base / inner, wait=wait)
 
 
 def _keep_file(recorder: Recorder, file: Path, target: PurePosixPath, *, wait: bool) -> None:
     def lose(error: Exception) -> None:
-        recorder.lose(NOT_COPIED, 1, str(error), about=str(file))
+        recorder.lose(NOT_COPIED, 1, str(error), about=str(file), every=True)
 
     store, now = recorder.run.artifacts, now_ms()
     try:

@@ -37,9 +37,9 @@ class Messages:
             # Keys may come from a stranger's file, and the message goes to a terminal.
             logger.warning("mlops: %s", escaped(text))
 
-    def once_per(self, what: str, about: str, message: str, *arguments: object) -> None:
-        """As ``once``, for each of the first few things that it is about."""
-        if not about or sum(said.startswith(f"{what}: ") for said in self._said) < _MOST_OF_A_KIND:
+    def once_per(self, what: str, about: str, message: str, *arguments: object, every: bool = False) -> None:
+        """As ``once``, for each of the first few things that it is about; with ``every``, for each of them."""
+        if every or not about or sum(said.startswith(f"{what}: ") for said in self._said) < _MOST_OF_A_KIND:
             self.once(f"{what}: {about}", message, *arguments)
 
     def always(self, message: str, *arguments: object) -> None:

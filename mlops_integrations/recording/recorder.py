@@ -176,11 +176,19 @@ class Recorder:
                     self.lose(f"disk: {error.strerror}", count, str(error))
             return self._writer
 
-    def lose(self, reason: str, count: int, detail: str = "", about: str = "") -> None:
-        """Count what is not kept, and say it the first time, of each thing that it is ``about``."""
+    def lose(self, reason: str, count: int, detail: str = "", about: str = "", *, every: bool = False) -> None:
+        """Count what is not kept, and say it the first time.
+
+        Args:
+            reason: to count by.
+            count: how many.
+            detail: what is said besides the reason.
+            about: the thing, such as a metric's name; it is said for each of the first few.
+            every: say it for each thing, however many there are.
+        """
         self._losses[reason] = self._losses.get(reason, 0) + count
         text = f"not kept: {reason}" + (f" ({detail[:300]})" if detail else "")
-        self.messages.once_per(reason, about, "%s", text)
+        self.messages.once_per(reason, about, "%s", text, every=every)
 
     def swallow(self, error: Exception) -> None:
         """Our own failure at the border to the training: counted, and said once."""

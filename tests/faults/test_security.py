@@ -49,8 +49,8 @@ def modes():
 found = modes()
 run.finish(timeout=1)
 root = run.directory.parent
-context = [path for path in (root, *root.iterdir()) if not path.is_symlink()]
-found |= modes() | {str(path): path.lstat().st_mode & 0o777 for path in context}
+beside = [path for path in (root, *root.iterdir()) if not path.is_symlink()]
+found |= modes() | {str(path): path.lstat().st_mode & 0o777 for path in beside}
 print(json.dumps(found))
 """
 

@@ -85,7 +85,7 @@ def is_reply_of(call: str, body: Mapping[str, Any]) -> bool:
     if call in _EMPTY_REPLIES:
         return not body
     if call in _FIELDS:
-        return any(name in body for name in _FIELDS[call])
+        return any(body.get(name) is not None for name in _FIELDS[call])
     return not body or any(name in body for name in _LISTS[call])
 
 
