@@ -19,6 +19,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 CONSTRAINTS = ("-c", "tests/constraints.txt")
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 WITHOUT_SERVERS = [f"--ignore=tests/{folder}" for folder in ("faults", "frameworks", "oracle", "peers", "server")]
+SIDE_BY_SIDE = ("-n", "3", "--dist", "worksteal")
+"""Three tests at a time, which much of their time wait; ``-- -n 0`` runs one after the other."""
 
 
 def group(name: str) -> list[str]:
@@ -37,7 +39,7 @@ def quickstart(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The core, with no framework installed and no server."""
     session.install(".", *group("test"))
-    session.run("pytest", *WITHOUT_SERVERS, *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *WITHOUT_SERVERS, *session.posargs)
 
 
 @nox.session(tags=["extended"])
@@ -53,14 +55,14 @@ def tests_on(session: nox.Session, version: str) -> None:
     session.run(str(programs / "python"), "-m", "pip", "install", "-q", ".", *group("test"), external=True)
     # What CONTRIBUTING says is the same on every Python, and is run by ``tests``.
     once = "--ignore=tests/test_contributing.py"
-    session.run(str(programs / "pytest"), *WITHOUT_SERVERS, once, *session.posargs, external=True)
+    session.run(str(programs / "pytest"), *SIDE_BY_SIDE, *WITHOUT_SERVERS, once, *session.posargs, external=True)
 
 
 @nox.session
 def server(session: nox.Session) -> None:
     """Against a real MLflow server, read back through MLflow's own client."""
     session.install(".", "mlflow", *group("test"), *CONSTRAINTS)
-    session.run("pytest", "tests/server", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "tests/server", *session.posargs)
 
 
 @nox.session(tags=["extended"])
@@ -70,7 +72,7 @@ def oracle(session: nox.Session) -> None:
     env = server_environment(session)
     # One test is a notebook of Oracle's, which has MLflow and us in one place.
     session.run(env["TEST_SERVER_PYTHON"], "-m", "pip", "install", "-q", "msgspec", external=True)
-    session.run("pytest", "tests/oracle", *session.posargs, env=env)
+    session.run("pytest", *SIDE_BY_SIDE, "tests/oracle", *session.posargs, env=env)
 
 
 @nox.session(tags=["extended"])
@@ -79,7 +81,7 @@ def faults(session: nox.Session) -> None:
     session.install(".", "mlflow", *group("test"), *CONSTRAINTS)
     if sys.version_info[:2] == (3, 11):
         session.install("atheris", *CONSTRAINTS)  # elsewhere it would have to be compiled
-    session.run("pytest", "tests/faults", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "tests/faults", *session.posargs)
 
 
 @nox.session(tags=["extended"])
@@ -109,7 +111,7 @@ def peers(session: nox.Session) -> None:
 def frameworks(session: nox.Session, versions: str) -> None:
     """Real trainings through every integration, and the examples; all frameworks in one environment."""
     install_frameworks(session, versions)
-    session.run("pytest", "tests/frameworks", *session.posargs, env=server_environment(session))
+    session.run("pytest", *SIDE_BY_SIDE, "tests/frameworks", *session.posargs, env=server_environment(session))
 
 
 @nox.session

@@ -212,7 +212,7 @@ def main() -> None:
 
     found: dict[str, Any] = {"real": {}}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        server = MlflowServer(Path(temporary))
+        server = MlflowServer(Path(temporary), "--workers", "4")
         server.start()
         try:
             contenders = {

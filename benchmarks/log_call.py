@@ -167,7 +167,7 @@ def main() -> None:
     from real_mlflow import MlflowServer
 
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        server = MlflowServer(Path(temporary))
+        server = MlflowServer(Path(temporary), "--workers", "4")
         server.start()
         found: dict[str, Any] = {"ladder": {}, "here": {}, "peers": {}}
         try:

@@ -209,7 +209,7 @@ def main() -> None:
 
     found: dict[str, dict[str, dict[str, list[float]]]] = {loop: {} for loop in LOOPS}
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        server = MlflowServer(Path(temporary))
+        server = MlflowServer(Path(temporary), "--workers", "4")
         server.start()
         try:
             for _ in range(ROUNDS):

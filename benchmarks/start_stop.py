@@ -147,7 +147,7 @@ def main() -> None:
     from real_mlflow import MlflowServer
 
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        server = MlflowServer(Path(temporary))
+        server = MlflowServer(Path(temporary), "--workers", "4")
         server.start()
         try:
             found: dict[str, Any] = {"imports": imports(9), **alone("benchmarks.start_stop", "starts", server.uri, "")}

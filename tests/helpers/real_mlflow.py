@@ -7,6 +7,7 @@ Then there is no client either, and what is read back comes from the REST API.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import random
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 
@@ -50,11 +51,22 @@ def eventually(check: Callable[[], Any], seconds: float = SECONDS) -> Any:
         time.sleep(0.05)
 
 
+def _python() -> str:
+    return os.environ.get("TEST_SERVER_PYTHON", sys.executable)
+
+
+def _bare_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_"))} | SPARING
+
+
 class MlflowServer:
     """``mlflow server`` on SQLite, that can be stopped and started again on the same port.
 
-    It has MLflow's default number of workers, 4: one alone answers as none of them does.
+    It has MLflow's default number of workers, 4: one alone answers as none of them does. With options, or an
+    environment of its own, it is started by the command itself; otherwise by ``mlflow_launcher``, in two seconds.
     """
+
+    _launcher: ClassVar[subprocess.Popen[str] | None] = None
 
     def __init__(self, directory: Path, *options: str, prefix: str = "", **environment: str) -> None:
         self.directory = directory
@@ -63,20 +75,44 @@ class MlflowServer:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}{prefix}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._group: int | None = None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        python = os.environ.get("TEST_SERVER_PYTHON", sys.executable)
-        command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        if self._options or self._environment:
+            self._process = self._command()
+            self._group = self._process.pid
+        else:
+            self._group = self._launched()
+        eventually(self._answers, 240.0)
+
+    def _command(self) -> subprocess.Popen[bytes]:
+        command = [_python(), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.directory / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.directory / "artifacts"), *self._options]
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_"))}
-        clean |= SPARING | self._environment
+        env = _bare_environment() | self._environment
         with (self.directory / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.directory, env=clean, stdout=log, stderr=log, start_new_session=True
+            return subprocess.Popen(
+                command, cwd=self.directory, env=env, stdout=log, stderr=log, start_new_session=True
             )
-        eventually(self._answers, 240.0)
+
+    def _launched(self) -> int:
+        launcher = MlflowServer._launcher
+        if launcher is None:
+            program = Path(__file__).with_name("mlflow_launcher.py")
+            launcher = MlflowServer._launcher = subprocess.Popen(
+                [_python(), "-W", "ignore", str(program)],
+                env=_bare_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        launcher.stdin.write(json.dumps({"port": self.port, "directory": str(self.directory)}) + "\n")
+        launcher.stdin.flush()
+        return int(launcher.stdout.readline())
 
     def _answers(self) -> bool:
         try:
@@ -86,10 +122,21 @@ class MlflowServer:
 
     def stop(self) -> None:
         """Stop it and its workers."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        if self._group is not None:
+            os.killpg(self._group, signal.SIGKILL)
+            if self._process is None:
+                eventually(self._is_gone)
+            else:
+                self._process.wait()
+            self._process = self._group = None
+
+    def _is_gone(self) -> bool:
+        assert self._group is not None
+        try:
+            os.killpg(self._group, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     @property
     def client(self) -> Any:
