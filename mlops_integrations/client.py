@@ -10,11 +10,11 @@ import contextlib
 import functools
 import os
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from mlops_integrations.clock import now_ms
 from mlops_integrations.config import settings as settings_module
 from mlops_integrations.entities import (
     Answer,
@@ -46,8 +46,8 @@ class TrackingClient:
     """Speaks to one tracking server.
 
     Args:
-        tracking_uri: as ``start_run`` takes it; left out, ``MLFLOW_TRACKING_URI``.
-        dialect: "mlflow", "mlflow-1.0", "mlflow-preview" or "oracle-aidp"; left out, the URI
+        tracking_uri: as ``start_run`` takes it. Default: ``MLFLOW_TRACKING_URI``.
+        dialect: "mlflow", "mlflow-1.0", "mlflow-preview" or "oracle-aidp". Default: the URI
             tells, or the server when it is asked.
 
     Raises:
@@ -147,7 +147,7 @@ class TrackingClient:
         Args:
             experiment_id: its experiment.
             run_name: its name.
-            start_time: ms since 1970; left out, now.
+            start_time: ms since 1970. Default: now.
             user_id: who runs it.
             tags: its tags.
             source_type: what kind of program makes it.
@@ -162,7 +162,7 @@ class TrackingClient:
             run_id="",
             experiment_id=str(experiment_id),
             name=run_name,
-            start_time=int(time.time() * 1000) if start_time is None else int(start_time),
+            start_time=now_ms() if start_time is None else int(start_time),
             user_id=user_id,
             source_type=None if source_type is None else SourceType(source_type),
             source_name=source_name,
@@ -215,7 +215,7 @@ class TrackingClient:
         """Runs that are not deleted and meet all conditions, page by page.
 
         Args:
-            experiment_ids: where to look, one or several; left out, in all experiments.
+            experiment_ids: where to look, one or several. Default: all experiments.
             where: conditions, ``MetricClause("loss", "<", 0.1)`` or ``ParamClause("lr", "==", "0.1")``; or a filter
                 in the server's own language, where it has one.
             order_by: as in "metrics.loss DESC", where the server can do that.
@@ -244,10 +244,10 @@ class TrackingClient:
             run_id: the run.
             key: its name.
             value: NaN and infinities are sent as MLflow's words for them.
-            timestamp: ms since 1970; left out, now.
-            step: left out, 0; dropped by servers before 1.0, which know none.
+            timestamp: ms since 1970. Default: now.
+            step: Default: 0. Dropped by servers before 1.0, which have no steps.
         """
-        at = int(time.time() * 1000) if timestamp is None else int(timestamp)
+        at = now_ms() if timestamp is None else int(timestamp)
         with _understood():
             self._store.log_metric(run_id, Metric(key, float(value), at, 0 if step is None else int(step)))
 

@@ -18,14 +18,14 @@ LONGER = {
     "client": (362, "the public class, whose docstrings users read"),
     "recording.recorder": (330, "the one owner of a run's journal file"),
     "recording.run": (400, "the public class, whose docstrings users read"),
-    "transformers._callback": (415, "what the Trainer tells, hook by hook: to be carved"),
+    "transformers._callback": (370, "what the Trainer tells, hook by hook"),
 }
 """Modules that may be longer: up to how many lines, and why."""
 
 FRAMEWORKS = ("lightning", "transformers", "keras", "accelerate")
 DIALECTS = ("backends.mlflow", "backends.mlflow_preview", "backends.oracle")
 
-LEAVES = {"descriptors", "entities", "errors", "untrusted", "version", "journal.filesystem", "journal.records"}
+LEAVES = {"clock", "descriptors", "entities", "errors", "untrusted", "version", "journal.filesystem", "journal.records"}
 """Modules that import nothing of ours."""
 
 MAY_IMPORT = {
@@ -44,17 +44,17 @@ MAY_IMPORT = {
     **{dialect: {dialect, "backends.rest", "backends.protocol", "backends.transport", "backends.credentials", "config",
                  "untrusted", "entities", "errors", "journal.records"} for dialect in DIALECTS},
     "backends.registry": {"backends", "config", "errors"},
-    "upload": {"upload", "journal", "config", "descriptors", "errors", "untrusted", "backends.protocol"},
+    "upload": {"upload", "clock", "journal", "config", "descriptors", "errors", "untrusted", "backends.protocol"},
     "upload.worker": {"upload", "journal", "config", "untrusted", "backends.registry"},
-    "recording": {"recording", "journal", "config", "errors", "untrusted", "version", "upload.supervisor"},
-    "framework_support": {"framework_support", "recording", "journal", "config"},
+    "recording": {"recording", "clock", "journal", "config", "errors", "untrusted", "version", "upload.supervisor"},
+    "framework_support": {"framework_support", "clock", "recording", "journal", "config"},
     **{framework: {framework, "framework_support", "recording.run", "recording.run_setup", "recording.start",
                    "recording.active_runs", "journal.ending", "config"} for framework in FRAMEWORKS},
     "autologging": {"autologging", "framework_support", "recording.start", "config",
                     *(f"{framework}._autolog" for framework in FRAMEWORKS)},
-    "client": {"backends.registry", "config", "entities", "errors", "untrusted"},
-    "cli": {"cli", "upload", "journal", "backends.protocol", "backends.registry", "client", "config", "entities",
-            "errors", "untrusted", "version", "recording.messages", "recording.values"},
+    "client": {"backends.registry", "clock", "config", "entities", "errors", "untrusted"},
+    "cli": {"cli", "clock", "upload", "journal", "backends.protocol", "backends.registry", "client", "config",
+            "entities", "errors", "untrusted", "version", "recording.messages", "recording.values"},
     "old_names": {"framework_support.run_handle", "recording.run", "config.settings"},
     "__main__": {"cli.arguments"},
     "__init__": {"recording.run", "recording.start", "recording.active_runs", "autologging.switch", "client",

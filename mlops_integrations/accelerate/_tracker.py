@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from mlops_integrations.config import launch, settings
 from mlops_integrations.framework_support.guard import guarded
@@ -38,15 +38,15 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
         run: an open run to record into, left open; instead of the keywords below.
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
-        run_name: left out, the script's name.
-        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        run_name: Default: the script's name.
+        tracking_uri: the server's URI. Default: ``MLFLOW_TRACKING_URI``; without either, recorded locally.
         resume: a run to go on with.
         parent: the run that this one belongs to.
         params: recorded beside the configuration.
         tags: recorded when the run begins.
         directory: where run directories are made.
-        mode: "online", "offline" or "disabled".
-        uploader: "process" or "thread".
+        mode: "online", "offline" (record only) or "disabled". Default: ``MLOPS_MODE``, then "online".
+        uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
         ValueError: ``run`` and keywords are both given, or one makes no sense.
@@ -70,8 +70,8 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         directory: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        uploader: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        uploader: Literal["process", "thread"] | None = None,
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()

@@ -51,7 +51,7 @@ def autolog(*, disable: bool = False, frameworks: Iterable[str] | None = None, *
 
     Args:
         disable: switch it off again; trainings that go on are recorded to their end.
-        frameworks: "accelerate", "keras", "lightning", "transformers"; left out, all that are installed.
+        frameworks: "accelerate", "keras", "lightning", "transformers". Default: all that are installed.
         options: keywords of ``start_run``, for the runs that are made.
 
     Raises:

@@ -80,8 +80,8 @@ class Transport:
 
     Args:
         access: how to get into the server.
-        session: left out, one of its own.
-        credentials: left out, those that ``access`` holds.
+        session: Default: one of its own.
+        credentials: Default: those that ``access`` holds.
 
     Raises:
         OSError: a certificate file does not exist.

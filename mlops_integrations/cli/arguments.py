@@ -27,8 +27,9 @@ Deliver what is not delivered, and how each run ended.
 Safe to call at any time and any number of times, beside running trainings too.
 """
 _TO: Final = """\
-the server, as http(s)://[user:password@]host[:port][/prefix], databricks[://PROFILE] or oracle-aidp://…; left out, the
-one that a run was recorded for, then MLFLOW_TRACKING_URI. Credentials go only to what this or MLFLOW_TRACKING_URI names
+the server, as http(s)://[user:password@]host[:port][/prefix], databricks[://PROFILE] or oracle-aidp://…
+(default: the one that a run was recorded for, then MLFLOW_TRACKING_URI). Credentials go only to what this or
+MLFLOW_TRACKING_URI names
 """
 _CLOSE: Final = """\
 also close runs of other machines and containers, of which can't be told from here whether they still run: to be used
@@ -45,19 +46,20 @@ Remove the directories of runs that have ended and of which a server has everyth
 What is not delivered, was refused, or may still be written to stays, and it is said why.
 """
 _CLEAN_CODES: Final = "exit codes: 0 done, 1 something could not be removed, 2 wrong usage, 130 interrupted\n"
-_CLEANED: Final = "a run directory, or one that holds run directories; left out, MLOPS_DIR, then ./mlops_runs"
+_CLEANED: Final = "a run directory, or one that holds run directories (default: MLOPS_DIR, then ./mlops_runs)"
 _OLDER_THAN: Final = "only runs that ended longer ago than so many days (default: 0)"
 _RUNS: Final = "The table of runs, oldest first."
 _SHOW: Final = "One run: parameters, tags, metrics with their curves. Several runs: compared side by side."
 _DOCTOR: Final = "Ask a tracking server what it is. Nothing is written there without --write."
-_URI: Final = "the server; left out, MLFLOW_TRACKING_URI"
+_URI: Final = "the server (default: MLFLOW_TRACKING_URI)"
 _DIRECTORIES: Final = """\
-a run directory, one that holds run directories, or a run as \"show\" takes it; left out, MLOPS_DIR, then ./mlops_runs
+a run directory, one that holds run directories, or a run as \"show\" takes it (default: MLOPS_DIR, then
+./mlops_runs)
 """
-_ROOT: Final = "the directory that holds the runs; left out, MLOPS_DIR, then ./mlops_runs"
+_ROOT: Final = "the directory that holds the runs (default: MLOPS_DIR, then ./mlops_runs)"
 _RUN: Final = """\
-a run's directory or the beginning of that directory's name, or a run's name, uid or id on the server; left out, the
-latest run
+a run's directory or the beginning of that directory's name, or a run's name, uid or id on the server (default: the
+latest run)
 """
 
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what was typed.
 
     Args:
-        arguments: left out, the process's own.
+        arguments: Default: the process's own.
 
     Returns:
         The exit code.

@@ -11,6 +11,7 @@ from mlops_integrations.cli import formatting
 from mlops_integrations.cli.exit_codes import ALL_DELIVERED, NO_SERVER, SOME_LEFT, UsageError
 from mlops_integrations.cli.terminal import Terminal
 from mlops_integrations.client import TrackingClient
+from mlops_integrations.clock import now_ms
 from mlops_integrations.config import oracle_uri, settings
 from mlops_integrations.entities import Metric, Param, RunTag
 from mlops_integrations.errors import AccessDeniedError, MLOpsError, NotSupportedByServer, ServerError, UnreachableError
@@ -95,7 +96,7 @@ class Doctor:
         run_id = client.create_run(experiment, f"doctor-{uuid.uuid4().hex[:8]}").info.run_id
         limits = client.about().limits
         count = min(_BATCH, limits.metrics)
-        now = int(time.time() * 1000)
+        now = now_ms()
         began = time.perf_counter()
         client.log_batch(run_id, [Metric("doctor", float(step), now + step, step) for step in range(count)])
         seconds = time.perf_counter() - began

@@ -168,7 +168,7 @@ def access_to(destination: str, named: Settings, environ: Mapping[str, str] | No
     Args:
         destination: the server, as a run directory may name it.
         named: what the user has named, by argument or by MLFLOW_TRACKING_URI.
-        environ: left out, the process's own.
+        environ: Default: the process's own.
     """
     env = os.environ if environ is None else environ
     full = access(named, env)

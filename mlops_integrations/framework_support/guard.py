@@ -25,3 +25,21 @@ def guarded(hook: Hook) -> Hook:
             self._handle.swallow(error)
 
     return cast("Hook", wrapper)
+
+
+def hook(records: Callable[..., bool]) -> Callable[[Hook], Hook]:
+    """A guarded hook that does its work only in processes that record.
+
+    Args:
+        records: says so; called with the arguments of the hook, ``self`` first.
+    """
+
+    def decorate(method: Hook) -> Hook:
+        @functools.wraps(method)
+        def gated(self: Any, *args: Any, **kwargs: Any) -> None:
+            if records(self, *args, **kwargs):
+                method(self, *args, **kwargs)
+
+        return cast("Hook", guarded(gated))
+
+    return decorate

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from mlops_integrations.clock import now_ms
 from mlops_integrations.config import settings as settings_module
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.root import find_by_uid, make_run_directory, remove_if_empty
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import active_runs
-from mlops_integrations.recording.recorder import NO_DIRECTORY, now_ms
+from mlops_integrations.recording.recorder import NO_DIRECTORY
 from mlops_integrations.recording.run import Run, recorder_of
 from mlops_integrations.recording.run_setup import announce, make_run, make_spec, new_uid
 from mlops_integrations.recording.start import check

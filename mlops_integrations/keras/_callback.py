@@ -23,7 +23,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from keras import ops
 from keras.callbacks import Callback
@@ -48,15 +48,15 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         log_every_batch: record every training batch too. Keras gives the means since the epoch's begin.
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
-        run_name: left out, the script's name.
-        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        run_name: Default: the script's name.
+        tracking_uri: the server's URI. Default: ``MLFLOW_TRACKING_URI``; without either, recorded locally.
         resume: a run to go on with.
         parent: the run that this one belongs to.
         params: recorded beside those of the first ``fit``.
         tags: recorded when the run begins.
         directory: where run directories are made.
-        mode: "online", "offline" or "disabled".
-        uploader: "process" or "thread".
+        mode: "online", "offline" (record only) or "disabled". Default: ``MLOPS_MODE``, then "online".
+        uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
         ValueError: ``run`` and keywords are both given, or one makes no sense.
@@ -80,8 +80,8 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         directory: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        uploader: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        uploader: Literal["process", "thread"] | None = None,
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()

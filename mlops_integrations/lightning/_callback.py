@@ -34,15 +34,15 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         per_rank: record what each process logs.
         experiment_name: the experiment; created if the server has none.
         experiment_id: instead of the name.
-        run_name: left out, the script's name.
-        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        run_name: Default: the script's name.
+        tracking_uri: the server's URI. Default: ``MLFLOW_TRACKING_URI``; without either, recorded locally.
         resume: a run to go on with, whatever a checkpoint says.
         parent: the run that this one belongs to.
         params: recorded beside the hyperparameters.
         tags: recorded when the run begins.
         directory: where run directories are made.
-        mode: "online", "offline" or "disabled".
-        uploader: "process" or "thread".
+        mode: "online", "offline" (record only) or "disabled". Default: ``MLOPS_MODE``, then "online".
+        uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
         TypeError: ``logger`` is none of ours.
@@ -65,8 +65,8 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         directory: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        uploader: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        uploader: Literal["process", "thread"] | None = None,
     ) -> None:
         options = keywords_of_start_run(locals()) | {"run": run}
         options |= {"log_model": log_model or None, "per_rank": per_rank or None}

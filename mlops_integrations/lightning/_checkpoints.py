@@ -1,4 +1,4 @@
-"""Which checkpoints Lightning's ``ModelCheckpoint`` has, with their scores: read from it, changing nothing.
+"""Records checkpoints as artifacts: what a ``ModelCheckpoint`` has, with its scores, read from it without a change.
 
 Imports no framework. What is not there as a file or directory (``s3://…``) is not seen.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from mlops_integrations.recording.run import Run
 
 FOLDER: Final = "checkpoints"
 _MOST_SCORES: Final = 20
@@ -29,6 +32,48 @@ class Checkpoint:
     def artifact(self) -> str:
         """Its path among the run's artifacts."""
         return f"{self.folder}/{self.path.name}"
+
+
+class CheckpointRecorder:
+    """The checkpoints of one run, each recorded once for every time it was written."""
+
+    def __init__(self) -> None:
+        self._savers: list[Any] = []
+        """The ModelCheckpoints that have saved something: weak references, as Lightning gives them."""
+        self._recorded: dict[Path, int] = {}
+        """The checkpoints that are artifacts, and when each was written."""
+
+    def saved(self, saver: Any) -> None:
+        """This ModelCheckpoint has saved."""
+        if not any(known is saver for known in self._savers):
+            self._savers.append(saver)
+
+    def record(self, run: Run) -> None:
+        """Record what is there and was not recorded, and say in tags which is the best and which the latest."""
+        for number, saver in enumerate(self._savers, 1):
+            folder = FOLDER if number == 1 else f"{FOLDER}-{number}"
+            try:
+                found = of(saver, folder)
+            except ReferenceError:  # it was an earlier trainer's, which is gone
+                continue
+            fresh = [each for each in found if self._recorded.get(each.path) != each.changed]
+            for checkpoint in fresh:
+                self._recorded[checkpoint.path] = checkpoint.changed
+                run.log_artifact(checkpoint.path, checkpoint.folder, wait=False)
+            if fresh:
+                run.set_tags(tags(saver, folder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_savers": [], "_recorded": self._recorded}  # a copy of the trainer has savers of its own
+
+
+def restored(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a logger, of which an earlier version kept the recorder's own among them."""
+    kept = dict(state)
+    if "_checkpoints" not in kept:
+        recorder = kept["_checkpoints"] = CheckpointRecorder()
+        recorder._savers, recorder._recorded = kept.pop("_savers"), kept.pop("_recorded")
+    return kept
 
 
 def of(callback: Any, folder: str = FOLDER) -> list[Checkpoint]:

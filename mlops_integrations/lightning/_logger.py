@@ -11,36 +11,26 @@ Both belong to ``lightning``, to ``pytorch_lightning``, or to both: see ``_base`
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal
 
 from mlops_integrations.framework_support import lenient_start
-from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.guard import guarded, hook
 from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.lightning import _base, _checkpoints, _hyperparameters
+from mlops_integrations.lightning._checkpoints import CheckpointRecorder
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.run_setup import new_uid
 
 logger: Final = logging.getLogger("mlops_integrations")
 
-Hook = TypeVar("Hook", bound=Callable[..., None])
 
-
-def _hook(method: Hook) -> Hook:
-    """A hook of the logger that does its work in processes that record."""
-
-    @functools.wraps(method)
-    def gated(self: MLOpsLogger, *args: object, **kwargs: object) -> None:
-        if self.records:
-            method(self, *args, **kwargs)
-
-    return cast("Hook", guarded(gated))
+_hook: Final = hook(lambda self, *_, **__: self.records)
 
 
 class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run without Lightning
@@ -55,15 +45,15 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         per_rank: record what each process logs, not just rank 0; names from rank n are prefixed "rank{n}/".
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
-        run_name: left out, the script's name.
-        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        run_name: Default: the script's name.
+        tracking_uri: the server's URI. Default: ``MLFLOW_TRACKING_URI``; without either, recorded locally.
         resume: a run to go on with.
         parent: the run that this one belongs to.
         params: recorded beside the hyperparameters.
         tags: recorded when the run begins.
         directory: where run directories are made.
-        mode: "online", "offline" or "disabled".
-        uploader: "process" or "thread".
+        mode: "online", "offline" (record only) or "disabled". Default: ``MLOPS_MODE``, then "online".
+        uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
         ValueError: ``run`` and keywords of ``start_run`` are both given, or a value makes no sense.
@@ -84,8 +74,8 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         directory: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        uploader: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        uploader: Literal["process", "thread"] | None = None,
     ) -> None:
         options = keywords_of_start_run(locals())
         super().__init__()
@@ -100,13 +90,10 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         self._nowhere: Run | None = None
         self._held: list[dict[str, Any]] | None = None
         """Hyperparameters that came before it is known which run they belong to."""
-        self._savers: list[Any] = []
-        """The ModelCheckpoints that have saved something: weak references, as Lightning gives them."""
-        self._recorded: dict[Path, int] = {}
-        """The checkpoints that are artifacts, and when each was written."""
+        self._checkpoints = CheckpointRecorder()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(restored(state))
+        self.__dict__.update(_checkpoints.restored(restored(state)))
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsLogger:
@@ -179,12 +166,10 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
     @_hook
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """A ModelCheckpoint has saved."""
-        if self._log_model is False:
-            return
-        if not any(known is checkpoint_callback for known in self._savers):
-            self._savers.append(checkpoint_callback)
+        if self._log_model is not False:
+            self._checkpoints.saved(checkpoint_callback)
         if self._log_model == "all":
-            self._record_checkpoints()
+            self._checkpoints.record(self._handle.run)
 
     @_hook
     def finalize(self, status: str) -> None:
@@ -195,7 +180,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
             return
         self._release()
         self._handle.began()  # unless it has: what ends before its begin was told re-opens the run to say so
-        self._record_checkpoints()
+        self._checkpoints.record(self._handle.run)
         outcome = _base.ending_of(status, error)
         if self._fits:
             self._failure = outcome if outcome[0] == "FAILED" else None
@@ -238,20 +223,3 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         held, self._held = self._held, None
         for params in held or ():
             self._handle.run.log_params(params)
-
-    def _record_checkpoints(self) -> None:
-        for number, saver in enumerate(self._savers, 1):
-            folder = _checkpoints.FOLDER if number == 1 else f"{_checkpoints.FOLDER}-{number}"
-            try:
-                found = _checkpoints.of(saver, folder)
-            except ReferenceError:  # it was an earlier trainer's, which is gone
-                continue
-            fresh = [each for each in found if self._recorded.get(each.path) != each.changed]
-            for checkpoint in fresh:
-                self._recorded[checkpoint.path] = checkpoint.changed
-                self._handle.run.log_artifact(checkpoint.path, checkpoint.folder, wait=False)
-            if fresh:
-                self._handle.run.set_tags(_checkpoints.tags(saver, folder))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_savers": []}  # for a copy of the trainer has others

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
+from mlops_integrations.clock import now_ms
 from mlops_integrations.journal import files
 from mlops_integrations.journal.records import Artifact
 from mlops_integrations.recording import background
 from mlops_integrations.recording.artifact_files import NOT_COPIED, UnfitError, base_of, found_at, path_of, shown
-from mlops_integrations.recording.recorder import Recorder, now_ms
+from mlops_integrations.recording.recorder import Recorder
 
 _FICLONE: Final = 0x40049409
 _READING: Final = (

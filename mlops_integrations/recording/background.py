@@ -1,7 +1,7 @@
-"""Copies that nobody waits for: one thread of this process makes them, one after the other.
+"""Work that no log call waits for: queues, each with one thread that does its jobs in their order.
 
-Knows neither runs nor artifacts: it has jobs, and whom to tell of one that failed. The interpreter's exit waits for
-them within its time; what is not copied then stays as it was held.
+The copies of ``log_artifact(wait=False)`` have one queue in this process. The interpreter's exit waits for them within
+its time; a file that is not copied then stays as it was held.
 """
 
 from __future__ import annotations
@@ -9,32 +9,40 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
-Job: TypeAlias = tuple[Callable[[], None], Callable[[Exception], None]]
-"""What to do, and whom to tell if it fails."""
+Job = TypeVar("Job")
 
 
-class _Copies:
-    """The jobs that are left, and the thread that does them."""
+class BackgroundQueue(Generic[Job]):
+    """Jobs, and a daemon thread that does one after the other; it is there while there are any.
 
-    def __init__(self) -> None:
+    Args:
+        name: the thread's.
+        do: does one job; must not raise.
+    """
+
+    def __init__(self, name: str, do: Callable[[Job], None]) -> None:
+        self._name = name
+        self._do = do
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._at_work = False
 
     def add(self, job: Job) -> None:
+        """Do this after all that was added before."""
         with self._changed:
             self._jobs.append(job)
             if self._at_work:
                 return
             self._at_work = True
         try:
-            threading.Thread(target=self._work, name="mlops-copies", daemon=True).start()
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except RuntimeError:  # at the interpreter's exit no thread can be started any more
             self._work()
 
     def wait(self, seconds: float) -> bool:
+        """Wait until all jobs are done; whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._at_work, max(0.0, seconds))
 
@@ -45,24 +53,37 @@ class _Copies:
                     self._at_work = False
                     self._changed.notify_all()
                     return
-                job, failed = self._jobs.popleft()
-            try:
-                job()
-            except Exception as error:  # the border of a thread: whoever ordered the copy is told
-                failed(error)
+                job = self._jobs.popleft()
+            self._do(job)
 
 
-_copies = _Copies()
+Copy: TypeAlias = tuple[Callable[[], None], Callable[[Exception], None]]
+"""What makes a copy, and what is called with the exception if it fails."""
 
 
-def later(job: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-    """Do this in a thread of ours.
+def _make(copy: Copy) -> None:
+    make, failed = copy
+    try:
+        make()
+    except Exception as error:  # the border of a thread: the run that ordered the copy says it
+        failed(error)
+
+
+def _new_copies() -> BackgroundQueue[Copy]:
+    return BackgroundQueue("mlops-copies", _make)
+
+
+_copies = _new_copies()
+
+
+def later(copy: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    """Make a copy in the background.
 
     Args:
-        job: what to do.
-        failed: called in that thread with the exception that leaves the job.
+        copy: makes it.
+        failed: called in that thread with the exception that leaves ``copy``.
     """
-    _copies.add((job, failed))
+    _copies.add((copy, failed))
 
 
 def wait(seconds: float) -> bool:
@@ -73,4 +94,4 @@ def wait(seconds: float) -> bool:
 def forget() -> None:
     """In a forked child: its parent copies. Touches no lock."""
     global _copies
-    _copies = _Copies()
+    _copies = _new_copies()

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from mlops_integrations.journal.records import Metrics, Value
+from mlops_integrations.recording.background import BackgroundQueue
 from mlops_integrations.recording.recorder import Recorder
 from mlops_integrations.recording.values import NotANumberError
 
@@ -25,7 +26,8 @@ Arriving: TypeAlias = Callable[[], object]
 """Waits for a value's copy, and returns it."""
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Call:
     """What one log call has left for later."""
 
     time: int
@@ -38,10 +40,12 @@ class DeviceValues:
     def __init__(self, recorder: Recorder, number: Callable[[object, object], Value | None]) -> None:
         self._recorder = recorder
         self._number = number
-        self._changed = threading.Condition()
-        self._calls: deque[Call] = deque()
+        self._queue = BackgroundQueue("mlops-device-values", self._record)
+        self._lock = threading.Lock()
+        self._calls: set[Call] = set()
+        """Those under way: neither recorded nor given up."""
         self._under_way = 0
-        self._at_work = False
+        """Their values."""
         recorder.before_end = self.settle
 
     def leave(self, value: object) -> Arriving | None:
@@ -53,48 +57,37 @@ class DeviceValues:
     def add(self, call: Call) -> None:
         """Record these values when they have arrived; an ended run is re-opened now."""
         self._recorder.reopen()
-        with self._changed:
-            self._calls.append(call)
+        with self._lock:
+            self._calls.add(call)
             self._under_way += len(call.values)
-            if self._at_work:
-                return
-            self._at_work = True
-        try:
-            threading.Thread(target=self._work, name="mlops-device-values", daemon=True).start()
-        except RuntimeError:  # at the interpreter's exit no thread can be started any more
-            self._work()
+        self._queue.add(call)
 
     def settle(self, seconds: float) -> None:
         """Wait until all is recorded. What has not arrived by then is given up, counted and said."""
-        with self._changed:
-            if self._changed.wait_for(lambda: not self._at_work, max(0.0, seconds)):
-                return
+        if self._queue.wait(seconds):
+            return
+        with self._lock:
             lost, self._under_way = self._under_way, 0
             self._calls.clear()
         self._recorder.lose("device value that had not arrived at the end", lost)
 
     def wait(self, seconds: float) -> bool:
         """Wait until all is recorded; whether it is."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._at_work, max(0.0, seconds))
+        return self._queue.wait(seconds)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                if not self._calls:
-                    self._at_work = False
-                    self._changed.notify_all()
-                    return
-                call = self._calls[0]
-            arrived = [(key, self._arrived(key, get), step) for key, get, step in call.values]
-            kept = [(key, value, step) for key, value, step in arrived if value is not None]
-            with self._changed:
-                if not self._calls or self._calls[0] is not call:  # given up meanwhile
-                    continue
-                self._calls.popleft()
-                self._under_way -= len(call.values)
-                if kept:
-                    self._recorder.append(Metrics(call.time, kept), len(kept), points=True)
+    def _record(self, call: Call) -> None:
+        """Wait for the values of a log call, and record them, unless they were given up."""
+        if call not in self._calls:
+            return
+        arrived = [(key, self._arrived(key, get), step) for key, get, step in call.values]
+        kept = [(key, value, step) for key, value, step in arrived if value is not None]
+        with self._lock:
+            if call not in self._calls:
+                return
+            self._calls.remove(call)
+            self._under_way -= len(call.values)
+            if kept:
+                self._recorder.append(Metrics(call.time, kept), len(kept), points=True)
 
     def _arrived(self, key: str, get: Arriving) -> Value | None:
         try:

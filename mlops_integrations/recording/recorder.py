@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from mlops_integrations.clock import now_ms
 from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending, identity, rundir
 from mlops_integrations.journal.cursor import CursorView
@@ -317,8 +318,3 @@ class Recorder:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
-
-
-def now_ms() -> int:
-    """The present time in ms since 1970."""
-    return time.time_ns() // 1_000_000

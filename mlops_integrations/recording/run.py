@@ -6,26 +6,28 @@ Inside training nothing here raises because of tracking: what can't be kept is c
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
+from mlops_integrations.clock import now_ms
 from mlops_integrations.config.settings import Settings
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.records import Metrics, Params, Points, RunSpec, Tags
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import artifact_snapshots, call_style, process_exit, values
 from mlops_integrations.recording.metric_input import MetricInput
-from mlops_integrations.recording.recorder import LOOK_MS, Recorder, now_ms
+from mlops_integrations.recording.recorder import LOOK_MS, Recorder
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
 def never_raising(method: Method) -> Method:
-    """The border between our code and the user's training: our own failure is counted and said there, not raised."""
+    """Decorator: an internal error is counted and logged once; it never reaches the training."""
 
     @functools.wraps(method)
     def guarded(self: Run, *args: object, **kwargs: object) -> None:
@@ -35,6 +37,20 @@ def never_raising(method: Method) -> Method:
             self._recorder.swallow(error)
 
     return cast("Method", guarded)
+
+
+def shown_as(form: Callable[..., None]) -> Callable[[Method], Method]:
+    """Decorator: ``help()`` and notebooks show the signature of ``form`` for a method that takes foreign calls too."""
+
+    def show(method: Method) -> Method:
+        method.__signature__ = inspect.signature(form)  # type: ignore[attr-defined]  # an attribute that inspect reads
+        return method
+
+    return show
+
+
+def _metric(self: Run, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
+def _text(self: Run, key: str, value: object) -> None: ...
 
 
 class Run:
@@ -108,10 +124,10 @@ class Run:
         Args:
             metrics: names and values: Python and NumPy numbers, booleans (1.0 and 0.0), arrays and tensors of one
                 element. NaN and infinities are kept. What is no number is dropped, counted and said.
-            step: an integer of 64 bits; left out, one past the key's last step, from 0.
-            timestamp: ms since 1970; left out, now.
-            extra: what other trackers' calls have and this has not: left out, and said.
-            unknown: likewise.
+            step: an integer of 64 bits. Default: one past the key's last step, from 0.
+            timestamp: ms since 1970. Default: now.
+            extra: arguments that other trackers accept and we do not: ignored, with one warning.
+            unknown: keywords of that kind, ignored in the same way.
         """
         try:
             now = time.time_ns() // 1_000_000
@@ -145,6 +161,7 @@ class Run:
     def log_metric(self, key: str, value: object, step: int | None = None, timestamp: int | None = None) -> None: ...
     @overload
     def log_metric(self, *given: object, **named: object) -> None: ...
+    @shown_as(_metric)
     def log_metric(self, *given: Any, **named: Any) -> None:
         """Record one value; see :meth:`log_metrics`."""
         if 2 <= len(given) <= 4 and type(given[1]) is not str and not named:
@@ -159,8 +176,8 @@ class Run:
         Args:
             params: names and values of any kind, kept as ``str(value)``; nested mappings are flattened with ``/``.
                 The same value again is no news; another value is not kept, but counted and said.
-            extra: what other trackers' calls have and this has not: left out, and said.
-            unknown: likewise.
+            extra: arguments that other trackers accept and we do not: ignored, with one warning.
+            unknown: keywords of that kind, ignored in the same way.
         """
         if extra or unknown:
             call_style.say_left_out(self._recorder, "log_params", extra, unknown)
@@ -184,6 +201,7 @@ class Run:
     def log_param(self, key: str, value: object) -> None: ...
     @overload
     def log_param(self, *given: object, **named: object) -> None: ...
+    @shown_as(_text)
     def log_param(self, *given: Any, **named: Any) -> None:
         """Record one parameter; see :meth:`log_params`."""
         self._log_one("log_param", given, named)
@@ -205,6 +223,7 @@ class Run:
     def set_tag(self, key: str, value: object) -> None: ...
     @overload
     def set_tag(self, *given: object, **named: object) -> None: ...
+    @shown_as(_text)
     def set_tag(self, *given: Any, **named: Any) -> None:
         """Set one tag; see :meth:`set_tags`."""
         self._log_one("set_tag", given, named)
@@ -224,10 +243,10 @@ class Run:
             local_path: the file or directory. In a directory run directories, links to directories, and what is no
                 file (a FIFO, a device) are left out, and said. What is no path is refused, counted and said.
             artifact_path: where among the run's artifacts it belongs; a relative path without ``..``.
-            extra: what other trackers' calls have and this has not: left out, and said.
+            extra: arguments that other trackers accept and we do not: ignored, with one warning.
             wait: False returns at once, and copies in the background. A file that is overwritten in place meanwhile
                 (not one that is deleted or replaced) is lost, counted and said.
-            unknown: likewise.
+            unknown: keywords of that kind, ignored in the same way.
 
         Sent through the server, or into its artifact directory if that is on this machine, after everything else.
         Where there is no such way (object stores, for now) they stay in ``directory / "artifacts"``, and it is said.
@@ -265,13 +284,15 @@ class Run:
             self._recorder.delivery.wait_until(lambda: self.run_id is not None, timeout)
         return self.run_id
 
-    def finish(self, status: str | None = None, timeout: float | None = None) -> bool:
+    def finish(
+        self, status: Literal["FINISHED", "FAILED", "KILLED"] | None = None, timeout: float | None = None
+    ) -> bool:
         """End the run, and wait until all of it is on the server. May be called again; logging re-opens the run.
 
         Args:
-            status: "FINISHED" (the default), "FAILED" or "KILLED".
-            timeout: seconds to wait at most; left out, ``MLOPS_FINISH_TIMEOUT``. With 0 only values that a
-                device still computes (``MLOPS_DEVICE_VALUES=lazy``) are waited for, up to ``MLOPS_FINISH_TIMEOUT``.
+            status: "FINISHED", "FAILED" or "KILLED". Default: "FINISHED".
+            timeout: seconds to wait at most. Default: ``MLOPS_FINISH_TIMEOUT``. With 0 only values that a device
+                still computes (``MLOPS_DEVICE_VALUES=lazy``) are waited for, up to ``MLOPS_FINISH_TIMEOUT``.
 
         Returns:
             Whether everything is acknowledged. What is not stays on disk; the command that delivers it is printed.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from mlops_integrations.clock import now_ms
 from mlops_integrations.config import launch
 from mlops_integrations.config import settings as settings_module
 from mlops_integrations.config.settings import Settings
@@ -21,7 +22,7 @@ from mlops_integrations.journal.records import UID_PREFIX, RunSpec
 from mlops_integrations.journal.root import find_by_label, find_by_run_id, find_by_uid, make_run_directory
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.recording import active_runs, values
-from mlops_integrations.recording.recorder import DISABLED, NO_DIRECTORY, now_ms
+from mlops_integrations.recording.recorder import DISABLED, NO_DIRECTORY
 from mlops_integrations.recording.run import Run, recorder_of
 
 logger: Final = logging.getLogger("mlops_integrations")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from mlops_integrations.config import settings as settings_module
 from mlops_integrations.config.settings import Settings
@@ -26,24 +26,24 @@ def start_run(
     params: Mapping[str, object] | None = None,
     tags: Mapping[str, object] | None = None,
     directory: str | os.PathLike[str] | None = None,
-    mode: str | None = None,
-    uploader: str | None = None,
+    mode: Literal["online", "offline", "disabled"] | None = None,
+    uploader: Literal["process", "thread"] | None = None,
 ) -> Run:
     """Begin a run, recorded on disk from this moment and delivered in the background.
 
     Args:
-        experiment_name: left out, ``MLFLOW_EXPERIMENT_NAME``, then "Default". Created if the server has none.
-        experiment_id: instead of the name; left out, ``MLFLOW_EXPERIMENT_ID``.
-        run_name: left out, the script's name.
-        tracking_uri: ``http(s)://host[:port][/prefix]``; left out, ``MLFLOW_TRACKING_URI``; without it, the run is
+        experiment_name: created if the server has none of it. Default: ``MLFLOW_EXPERIMENT_NAME``, then "Default".
+        experiment_id: the server's id, instead of the name. Default: ``MLFLOW_EXPERIMENT_ID``.
+        run_name: Default: the script's name.
+        tracking_uri: ``http(s)://host[:port][/prefix]``. Default: ``MLFLOW_TRACKING_URI``. Without either, the run is
             recorded locally, and ``mlops-integrations sync`` delivers it.
-        resume: a run to go on with: a Run, its ``uid``, or its id on the server; left out, ``MLFLOW_RUN_ID``.
-        parent: the run that this one belongs to, named likewise.
+        resume: the run to continue: a Run, its ``uid``, or its id on the server. Default: ``MLFLOW_RUN_ID``.
+        parent: the run that this one belongs to, given in the same ways.
         params: recorded at once, as by ``log_params``.
         tags: recorded at once, as by ``set_tags``.
-        directory: where run directories are made; left out, ``MLOPS_DIR``, then ``./mlops_runs``.
-        mode: "online", "offline" (record only) or "disabled"; left out, ``MLOPS_MODE``.
-        uploader: "process" or "thread"; left out, ``MLOPS_UPLOADER``.
+        directory: where run directories are made. Default: ``MLOPS_DIR``, then ``./mlops_runs``.
+        mode: "online", "offline" (record only) or "disabled" (do nothing). Default: ``MLOPS_MODE``, then "online".
+        uploader: delivers from a "process" of its own or a "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
         ValueError: an argument makes no sense.

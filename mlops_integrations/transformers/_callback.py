@@ -9,22 +9,22 @@ The Trainer tells its callbacks neither of an exception nor that an evaluation b
 wrappers do nothing for a Trainer without a callback of ours, and what is raised goes on unchanged.
 """
 
-# ruff: noqa: ARG002 - the arguments of hooks are the Trainer's own
+# ruff: noqa: ARG001, ARG002 - the arguments of hooks are the Trainer's own
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, cast
 
-from mlops_integrations.framework_support.guard import guarded
+from mlops_integrations.framework_support.guard import guarded, hook
 from mlops_integrations.framework_support.run_handle import RunHandle, keywords_of_start_run, restored
 from mlops_integrations.journal import ending
 from mlops_integrations.recording.run import Run
-from mlops_integrations.transformers import _patches, _translation
+from mlops_integrations.transformers import _log_recorder, _patches, _translation
+from mlops_integrations.transformers._log_recorder import LogRecorder
 from mlops_integrations.transformers._patches import TrainerListener
 
 try:
@@ -37,20 +37,15 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("transformers is not installed: pip install transformers") from None
 
-Hook = TypeVar("Hook", bound=Callable[..., None])
-
 logger: Final = logging.getLogger("mlops_integrations")
 
 
-def _hook(method: Hook) -> Hook:
-    """A hook of the Trainer, which tells all processes, in those that record."""
+def _is_recording(callback: MLOpsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> bool:
+    """Whether this process is one that records: the Trainer calls hooks in all of them."""
+    return callback._records(main=state.is_world_process_zero)
 
-    @functools.wraps(method)
-    def wrapper(self: MLOpsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._records(main=state.is_world_process_zero):
-            method(self, args, state, control, **kwargs)
 
-    return cast("Hook", guarded(wrapper))
+_hook: Final = hook(_is_recording)
 
 
 class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type: ignore[misc]  # our type checks run without transformers
@@ -66,15 +61,15 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             one. The Trainer's own values are the same in all of them; those that your code logs need not be.
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
-        run_name: left out, that of the Trainer's arguments, then the script's name.
-        tracking_uri: left out, ``MLFLOW_TRACKING_URI``; without it, recorded locally.
+        run_name: Default: that of the Trainer's arguments, then the script's name.
+        tracking_uri: the server's URI. Default: ``MLFLOW_TRACKING_URI``; without either, recorded locally.
         resume: a run to go on with.
         parent: the run that this one belongs to.
         params: recorded beside those of the Trainer and the model.
         tags: recorded when the run begins.
         directory: where run directories are made.
-        mode: "online", "offline" or "disabled".
-        uploader: "process" or "thread".
+        mode: "online", "offline" (record only) or "disabled". Default: ``MLOPS_MODE``, then "online".
+        uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
         ValueError: ``run`` and keywords are both given, or one makes no sense.
@@ -96,12 +91,12 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
         directory: str | os.PathLike[str] | None = None,
-        mode: str | None = None,
-        uploader: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        uploader: Literal["process", "thread"] | None = None,
     ) -> None:
         self._options = {key: value for key, value in keywords_of_start_run(locals()).items() if value is not None}
         self._handle = RunHandle(run, self._options)
-        self._raw_names = raw_names
+        self._logs = LogRecorder(raw_names=raw_names, given=frozenset(params or ()))
         self._log_checkpoints = log_checkpoints
         self._per_rank = per_rank
         self._rank = 0
@@ -113,14 +108,9 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         self._begun = False
         self._failure: tuple[str, str | None] | None = None
         """Status and reason of a training that an exception has left: evaluating afterwards does not mend it."""
-        self._prefixes = ["eval", "test"]
-        self._epoch: tuple[int, object] | None = None
-        self._nan_said = False
         self._mlflow_said = False
         self._resumed: Mapping[str, Any] | None = None
         """The run that the checkpoint names from which the training goes on."""
-        self._params: dict[str, dict[str, str]] = {}
-        """What was recorded, by run."""
         _patches.watch(Trainer)
 
     @classmethod
@@ -144,7 +134,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         return (main or self._shared) and not self._is_extra
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(restored(state))
+        self.__dict__.update(_log_recorder.restored(restored(state)))
         _patches.watch(Trainer)
 
     # -- what the Trainer's methods tell (see the wrappers below) -------------------------------------------------
@@ -152,14 +142,13 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
     @guarded
     def _entering_train(self, trainer: Any, trial: Any) -> None:
         self._trial, self._trial_number = None, getattr(trial, "number", None)
-        self._epoch, self._nan_said = None, False
+        self._logs.training_begins()
         if not self._mlflow_said:
             self._mlflow_said = _say_if_mlflow_records_too(trainer)
 
     @guarded
     def _entering_evaluation(self, trainer: Any, prefix: str) -> None:
-        if not f"{prefix}_".startswith(tuple(f"{known}_" for known in self._prefixes)):
-            self._prefixes.append(prefix)
+        self._logs.evaluation_begins(prefix)
         if not self._training:
             if trainer.hp_search_backend is None:
                 self._trial = None
@@ -235,7 +224,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
     @_hook
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Record what the Trainer, or the user through ``trainer.log``, logs: an evaluation's values too."""
-        self._record(logs or {}, state.global_step)
+        self._logs.record(self._current.run, logs or {}, state.global_step, self._rank)
 
     @_hook
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -246,7 +235,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
     @_hook
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Record the metrics of ``predict``, which are not logged."""
-        self._record(metrics or {}, state.global_step)
+        self._logs.record(self._current.run, metrics or {}, state.global_step, self._rank)
         if not self._training:
             self._ended()
 
@@ -268,7 +257,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             return {"args": {}, "attributes": {}}
         try:
             run = self._current.run
-            recorded = {"uid": run.uid, "run_id": run.run_id, "params": self._params.get(run.uid, {})}
+            recorded = {"uid": run.uid, "run_id": run.run_id, "params": self._logs.params_of(run.uid)}
         except Exception as error:  # as in a hook: the checkpoint is worth more
             self._handle.swallow(error)
             return {"args": {}, "attributes": {}}
@@ -313,7 +302,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             self._handle.resume(recorded["uid"], recorded["run_id"])
             run = self._handle.prepared
             if run is not before and (run.uid == recorded["uid"] or recorded["run_id"]):
-                self._params[run.uid] = dict(recorded["params"])
+                self._logs.resume(run.uid, recorded["params"])
         self._handle.began()
 
     @guarded
@@ -328,7 +317,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         self._begun = True
         self._current.began()
         if not self._rank:
-            self._describe({**_translation.params(args, model), **(more or {})})
+            self._logs.record_params(self._current.run, {**_translation.params(args, model), **(more or {})})
 
     def _ended(self) -> None:
         self._current.ended(*(self._failure or ()))
@@ -348,40 +337,6 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             options = _translation.options_beside(run)
         name = state.trial_name or f"{run.name}-{'trial' if self._trial_number is None else self._trial_number}"
         return RunHandle(None, {**options, "parent": run, "run_name": name})
-
-    def _describe(self, params: Mapping[str, str]) -> None:
-        """Record parameters once; of later trainings and evaluations what is new, and tell what differs."""
-        run = self._current.run
-        known = self._params.setdefault(run.uid, {})
-        given = self._options.get("params") or {}  # what the user says wins over the Trainer's own
-        fresh, changed = _translation.news(known, {key: params[key] for key in params if key not in given})
-        known.update(fresh)
-        if fresh:
-            run.log_params(fresh)
-        if changed:
-            run.set_tag("mlops.params_changed", changed)
-            logger.warning("mlops: parameters of run %s keep their first values, though now: %s", run.name, changed)
-
-    def _record(self, logs: Mapping[str, Any], step: int) -> None:
-        names = logs if self._raw_names else dict(_translation.named(logs, self._prefixes))
-        epoch = (step, logs.get("epoch"))
-        if epoch == self._epoch:  # an evaluation's, at the step of a training's
-            names = {name: value for name, value in names.items() if name not in {"epoch", "train/epoch"}}
-        self._epoch = epoch
-        if self._rank:
-            names = {f"rank{self._rank}/{name}": value for name, value in names.items()}
-        self._current.run.log_metrics(names, step)
-        self._look_for_nan(logs, step)
-
-    def _look_for_nan(self, logs: Mapping[str, Any], step: int) -> None:
-        found = None if self._nan_said else _translation.nan_in(logs)
-        if found is not None:
-            self._nan_said = True
-            self._current.run.set_tag("mlops.nan_at_step", step)
-            hidden = logs.get("loss") == logs.get("loss")
-            why = f" (the loss is logged as {logs.get('loss')}: logging_nan_inf_filter hides it)" if hidden else ""
-            advice = "Look at the data and the learning rate, or go back to a checkpoint"
-            logger.warning("mlops: %s is NaN at step %d%s. %s", found, step, why, advice)
 
 
 # -- beside the callback ---------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from mlops_integrations.recording.run import Run, recorder_of
+
 _ABOUT_A_WHOLE: Final = re.compile(r"(^|_)(runtime|\w+_per_second|model_preparation_time|mem_[cg]pu_\w+)$")
 """Names of what tells of a whole training or evaluation: time, speed, memory."""
 
@@ -81,9 +83,9 @@ def news(known: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[str, st
     return fresh, "; ".join(changed)
 
 
-def options_beside(run: Any) -> dict[str, Any]:
+def options_beside(run: Run) -> dict[str, Any]:
     """Keywords for another run, in the same experiment, on the same server and in the same directory as this one."""
-    spec, chosen = run._recorder.spec, run._recorder.settings
+    spec, chosen = recorder_of(run).spec, recorder_of(run).settings
     by_name = spec.experiment_id is None
     return {
         "experiment_name": spec.experiment_name if by_name else None,

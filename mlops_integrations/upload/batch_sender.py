@@ -8,7 +8,6 @@ and names grow old. Of other servers, and after that time, what is there is aske
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from collections.abc import Mapping
 from typing import Final
@@ -20,6 +19,7 @@ from mlops_integrations.backends.protocol import (
     Metric,
     Outcome,
 )
+from mlops_integrations.clock import now_ms
 from mlops_integrations.journal import ending
 from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.upload.server_calls import ServerCalls
@@ -167,7 +167,7 @@ class Sender:
     def _tokens_are_old(self) -> bool:
         sending = self._state.sending
         lifetime = self._backend.limits.token_seconds * 1000
-        return self.has_idempotency_tokens and sending is not None and _now() - sending.since > lifetime
+        return self.has_idempotency_tokens and sending is not None and now_ms() - sending.since > lifetime
 
     def _renew_tokens(self) -> None:
         """The server no longer knows the names of this chunk: what is there can only be seen."""
@@ -177,9 +177,5 @@ class Sender:
 
     def _name(self, positions: Mapping[str, int]) -> None:
         before = 0 if self._state.sending is None else self._state.sending.since
-        self._state.sending = Sending(dict(positions), max(_now(), before + 1))
+        self._state.sending = Sending(dict(positions), max(now_ms(), before + 1))
         self._calls.save()
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

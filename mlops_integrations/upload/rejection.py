@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 import msgspec
 
 from mlops_integrations.backends.protocol import Batch, Outcome
+from mlops_integrations.clock import now_ms
 from mlops_integrations.journal import files
 from mlops_integrations.journal.cursor import Cursor
 
@@ -43,7 +43,7 @@ class RejectedRecords:
             message: the whole story.
         """
         about = {
-            "time": int(time.time() * 1000),
+            "time": now_ms(),
             "destination": self._state.destination,
             "reason": reason,
             "message": message[:_REASON_LENGTH],

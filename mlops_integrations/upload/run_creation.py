@@ -7,7 +7,6 @@ been a success it looks several times: a slow server may still be at it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,6 +14,7 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from mlops_integrations.backends.protocol import Backend, Kind, Outcome, ServerRun
+from mlops_integrations.clock import now_ms
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
@@ -62,7 +62,7 @@ class RunCreation:
         if spec.rank > 0:
             self._adopt(self._await(spec.uid), before)
             return
-        self._state.intent = int(time.time() * 1000)
+        self._state.intent = now_ms()
         self._state.ambiguous |= left_behind
         self._calls.save(durable=True)
         pauses = (0.0, *_LOOK_PAUSES) if left_behind else (0.0,) * known_elsewhere

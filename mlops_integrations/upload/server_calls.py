@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from mlops_integrations.backends.protocol import Kind, Outcome
+from mlops_integrations.clock import now_ms
 from mlops_integrations.journal import cursor
 from mlops_integrations.journal.cursor import Cursor, Trouble
 from mlops_integrations.upload.pacing import DENIED_BACKOFF, Pacer, backoff
@@ -156,7 +157,7 @@ class ServerCalls:
     def write_trouble(self, message: str, *, stopped: bool, request_id: str | None = None) -> None:
         """Write down why nothing moves; the time of its beginning stays."""
         known = self._state.trouble
-        since = known.since if known is not None else int(time.time() * 1000)
+        since = known.since if known is not None else now_ms()
         fresh = Trouble(message, since, stopped, request_id)
         if fresh != known:
             self._state.trouble = fresh

@@ -50,7 +50,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         directory: the run directory.
         parent: number of the training process and, behind colons, our descriptor of it, if there is one, and its
             start time.
-        destination: the server; left out, the run is only watched.
+        destination: the server. Default: none, the run is only watched.
     """
     from mlops_integrations.config import settings
     from mlops_integrations.journal.rundir import RunDirectory

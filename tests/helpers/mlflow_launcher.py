@@ -4,8 +4,8 @@
 Here the workers are forks of a process that has it already. They run the same application under the same uvicorn, four
 to a server, on one shared socket.
 
-It reads lines of JSON from its standard input, ``{"port": ..., "directory": ...}``, and answers each with the id of the
-server's process group.
+It reads lines of JSON from its standard input, ``{"port": ..., "directory": ..., "environment": {...}}``, and answers
+each with the id of the server's process group.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: the system takes them away
         for line in sys.stdin:
             wanted = json.loads(line)
-            groups.append(start(wanted["port"], Path(wanted["directory"]), made))
+            groups.append(start(wanted["port"], Path(wanted["directory"]), wanted["environment"], made))
             print(groups[-1], flush=True)
     for group in groups:
         with contextlib.suppress(ProcessLookupError):  # the usual case: it was stopped
@@ -65,7 +65,7 @@ def empty_store(directory: Path) -> Path:
     return path
 
 
-def start(port: int, directory: Path, store: Path) -> int:
+def start(port: int, directory: Path, environment: dict[str, str], store: Path) -> int:
     """Start a server's workers.
 
     Returns:
@@ -83,7 +83,7 @@ def start(port: int, directory: Path, store: Path) -> int:
             if pid == 0:
                 try:
                     os.setpgid(0, group)
-                    work(listening, directory)
+                    work(listening, directory, environment)
                 except BaseException:
                     traceback.print_exc()
                 finally:  # whatever happens, a worker goes no further than here
@@ -93,7 +93,7 @@ def start(port: int, directory: Path, store: Path) -> int:
     return group
 
 
-def work(listening: socket.socket, directory: Path) -> None:
+def work(listening: socket.socket, directory: Path, environment: dict[str, str]) -> None:
     """Answer requests until a signal ends it."""
     import uvicorn
 
@@ -102,6 +102,7 @@ def work(listening: socket.socket, directory: Path) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.chdir(directory)
+    os.environ.update(environment)
     os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{directory / 'mlflow.db'}"
     os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = str(directory / "artifacts")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -62,8 +62,8 @@ def _bare_environment() -> dict[str, str]:
 class MlflowServer:
     """``mlflow server`` on SQLite, that can be stopped and started again on the same port.
 
-    It has MLflow's default number of workers, 4: one alone answers as none of them does. With options, or an
-    environment of its own, it is started by the command itself; otherwise by ``mlflow_launcher``, in two seconds.
+    It has MLflow's default number of workers, 4: one alone answers as none of them does. With options it is started by
+    the command itself, in twenty seconds; without by ``mlflow_launcher``, in two.
     """
 
     _launcher: ClassVar[subprocess.Popen[str] | None] = None
@@ -79,7 +79,7 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        if self._options or self._environment:
+        if self._options:
             self._process = self._command()
             self._group = self._process.pid
         else:
@@ -110,7 +110,8 @@ class MlflowServer:
             )
         assert launcher.stdin is not None
         assert launcher.stdout is not None
-        launcher.stdin.write(json.dumps({"port": self.port, "directory": str(self.directory)}) + "\n")
+        wanted = {"port": self.port, "directory": str(self.directory), "environment": self._environment}
+        launcher.stdin.write(json.dumps(wanted) + "\n")
         launcher.stdin.flush()
         return int(launcher.stdout.readline())
 
