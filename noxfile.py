@@ -38,7 +38,7 @@ def quickstart(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The core, with no framework installed and no server."""
-    session.install(".", *group("test"))
+    session.install(".", *group("test"), *group("typing"))  # one test is that a type check fails
     session.run("pytest", *SIDE_BY_SIDE, *WITHOUT_SERVERS, *session.posargs)
 
 

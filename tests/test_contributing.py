@@ -337,6 +337,20 @@ def test_a_record_kind(copy: Path, script: Script) -> None:
         assert "mlflow.note.content" in script(COMPARISON, server.uri, directory, run.run_id)
 
 
+def test_a_record_kind_that_a_reader_forgot(copy: Path) -> None:
+    """The type check names each reader that does not know it, and nothing else."""
+    pytest.importorskip("mypy", reason="types are checked in the session that runs this page's blocks")
+    records = copy / "mlops_integrations" / "journal" / "records.py"
+    (_, name, diff), *readers = BLOCK.findall(section("Add a record kind"))
+    records.write_text(changed(records.read_text("utf-8"), diff, name), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "mlops_integrations"],
+        cwd=copy, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    found = {line.partition(":")[0] for line in done.stdout.splitlines() if "not_handled" in line}
+    assert found == {name for _, name, _ in readers}, done.stdout
+
+
 def test_an_unknown_record_kind(copy: Path, script: Script) -> None:
     """A version without it, as this one, passes over the line, counts it, and reads everything else."""
     carry_out("Add a record kind", copy)

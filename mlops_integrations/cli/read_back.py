@@ -17,7 +17,17 @@ from typing import Final, Protocol
 from mlops_integrations.cli import formatting
 from mlops_integrations.entities import FileInfo, Metric, Run
 from mlops_integrations.journal.reader import JournalReader
-from mlops_integrations.journal.records import Artifact, Metrics, Params, Tags
+from mlops_integrations.journal.records import (
+    Artifact,
+    End,
+    Header,
+    Losses,
+    Metrics,
+    Params,
+    RunSpec,
+    Tags,
+    not_handled,
+)
 from mlops_integrations.journal.rundir import RunDirectory
 
 _ROWS_AT_ONCE: Final = 10_000
@@ -110,17 +120,22 @@ class ReadBack:
     def _rows_of(self, journal: JournalReader, last_tags: dict[str, str]) -> Iterator[tuple[bytes, str]]:
         """The metric values of a journal file; its other records are noted on the way."""
         for record in journal:
-            if isinstance(record, Metrics):
-                for key, value, step in record.values:
-                    self._keys.add(key)
-                    yield _digest(key, float(value), record.time, step), key
-            elif isinstance(record, Params):
-                for key, text in record.values.items():
-                    self._params.setdefault(key, text)
-            elif isinstance(record, Tags):
-                last_tags.update(record.values)
-            elif isinstance(record, Artifact):
-                self._artifacts[record.path] = record
+            match record:
+                case Metrics():
+                    for key, value, step in record.values:
+                        self._keys.add(key)
+                        yield _digest(key, float(value), record.time, step), key
+                case Params():
+                    for key, text in record.values.items():
+                        self._params.setdefault(key, text)
+                case Tags():
+                    last_tags.update(record.values)
+                case Artifact():
+                    self._artifacts[record.path] = record
+                case Header() | RunSpec() | Losses() | End():
+                    pass
+                case _:
+                    not_handled(record)
 
     def _compare_texts(self, run: Run) -> None:
         params = {param.key: param.value for param in run.data.params}

@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mlops_integrations.journal.reader import JournalReader
-from mlops_integrations.journal.records import Artifact, Losses, Metrics, Params, Record, Tags, Value
+from mlops_integrations.journal.records import (
+    Artifact,
+    End,
+    Header,
+    Losses,
+    Metrics,
+    Params,
+    Record,
+    RunSpec,
+    Tags,
+    Value,
+    not_handled,
+)
 from mlops_integrations.journal.rundir import RunDirectory
 
 _MOST_KEPT: Final = 1_000
@@ -103,19 +115,24 @@ def _take_in(records: Iterator[Record] | JournalReader, contents: Contents) -> d
     losses: dict[str, int] = {}
     curves = contents.curves
     for record in records:
-        if isinstance(record, Metrics):
-            for key, value, step in record.values:
-                curve = curves.get(key)
-                if curve is None:
-                    curve = curves[key] = Curve()
-                curve.add(step, value)
-        elif isinstance(record, Params):
-            for key, text in record.values.items():
-                contents.params.setdefault(key, text)  # as on the server: the first value stands
-        elif isinstance(record, Tags):
-            contents.tags.update(record.values)
-        elif isinstance(record, Artifact):
-            contents.artifacts += 1
-        elif isinstance(record, Losses):
-            losses = record.counts
+        match record:
+            case Metrics():
+                for key, value, step in record.values:
+                    curve = curves.get(key)
+                    if curve is None:
+                        curve = curves[key] = Curve()
+                    curve.add(step, value)
+            case Params():
+                for key, text in record.values.items():
+                    contents.params.setdefault(key, text)  # as on the server: the first value stands
+            case Tags():
+                contents.tags.update(record.values)
+            case Artifact():
+                contents.artifacts += 1
+            case Losses():
+                losses = record.counts
+            case Header() | RunSpec() | End():  # see run_summary
+                pass
+            case _:
+                not_handled(record)
     return losses

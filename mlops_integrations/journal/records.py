@@ -7,7 +7,7 @@ a record of a type that this version does not know is passed over and counted.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -134,6 +134,11 @@ Record: TypeAlias = Header | RunSpec | Metrics | Params | Tags | Artifact | Loss
 
 encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Record | Points).decode
+
+
+def not_handled(record: NoReturn) -> NoReturn:
+    """The last case of a reader that has to know every kind: the type check fails where one was forgotten."""
+    raise AssertionError(f"a reader that does not know {type(record).__name__}")
 
 
 class BadLineError(ValueError):

@@ -9,7 +9,20 @@ from typing import Any, Final
 import msgspec
 from msgspec import structs
 
-from mlops_integrations.journal.records import Artifact, Metrics, Params, Points, Record, RunSpec, Tags, Value
+from mlops_integrations.journal.records import (
+    Artifact,
+    End,
+    Header,
+    Losses,
+    Metrics,
+    Params,
+    Points,
+    Record,
+    RunSpec,
+    Tags,
+    Value,
+    not_handled,
+)
 
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
@@ -104,15 +117,19 @@ def text(value: object) -> str:
 
 def well_formed(record: Record | Points) -> Record | Points:
     """The same record with text that can be written: half surrogate pairs are spelled out."""
-    if isinstance(record, Metrics):
-        return Metrics(record.time, [(text(key), value, step) for key, value, step in record.values])
-    if isinstance(record, Points):
-        return Points(record.time, record.step, {text(key): value for key, value in record.values.items()})
-    if isinstance(record, (Params, Tags)):
-        return type(record)(record.time, {text(key): text(value) for key, value in record.values.items()})
-    if isinstance(record, Artifact):
-        return Artifact(record.time, text(record.file), text(record.path), record.size)
-    return record
+    match record:
+        case Metrics():
+            return Metrics(record.time, [(text(key), value, step) for key, value, step in record.values])
+        case Points():
+            return Points(record.time, record.step, {text(key): value for key, value in record.values.items()})
+        case Params() | Tags():
+            return type(record)(record.time, {text(key): text(value) for key, value in record.values.items()})
+        case Artifact():
+            return Artifact(record.time, text(record.file), text(record.path), record.size)
+        case Header() | RunSpec() | Losses() | End():  # their texts are ours, or were made so
+            return record
+        case _:
+            return not_handled(record)
 
 
 def well_formed_spec(spec: RunSpec) -> RunSpec:

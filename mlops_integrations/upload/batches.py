@@ -12,7 +12,18 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from mlops_integrations.backends.protocol import Batch, Limits, Metric, Text
-from mlops_integrations.journal.records import Artifact, Metrics, Params, Record, Tags
+from mlops_integrations.journal.records import (
+    Artifact,
+    End,
+    Header,
+    Losses,
+    Metrics,
+    Params,
+    Record,
+    RunSpec,
+    Tags,
+    not_handled,
+)
 
 T = TypeVar("T")
 
@@ -51,17 +62,21 @@ class Chunk:
 
     def add(self, record: Record) -> None:
         """Take a record in; those that are not for the server change nothing."""
-        if isinstance(record, Metrics):
-            time = record.time
-            self.metrics += [(key, value, time, step) for key, value, step in record.values]
-        elif isinstance(record, Params):
-            for key, value in record.values.items():
-                if self.params.setdefault(key, value) != value:
-                    self.conflicts.append((key, value))
-        elif isinstance(record, Tags):
-            self.tags.update(record.values)
-        elif isinstance(record, Artifact):
-            self.artifacts.append(record)
+        match record:
+            case Metrics(time=time):
+                self.metrics += [(key, value, time, step) for key, value, step in record.values]
+            case Params():
+                for key, value in record.values.items():
+                    if self.params.setdefault(key, value) != value:
+                        self.conflicts.append((key, value))
+            case Tags():
+                self.tags.update(record.values)
+            case Artifact():
+                self.artifacts.append(record)
+            case Header() | RunSpec() | Losses() | End():
+                pass
+            case _:
+                not_handled(record)
 
 
 def requests_of(chunk: Chunk, limits: Limits) -> Iterator[Batch]:
