@@ -35,7 +35,7 @@ print(sorted(new - set(sys.stdlib_module_names)))
 
 def declared() -> dict[str, dict[str, str]]:
     """Our entry points, as the package's metadata has them."""
-    project = Path(__file__).parents[1] / "pyproject.toml"
+    project = Path(__file__).parents[2] / "pyproject.toml"
     found: dict[str, dict[str, str]] = tomllib.loads(project.read_text("utf-8"))["project"]["entry-points"]
     return found
 
