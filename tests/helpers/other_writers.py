@@ -18,3 +18,9 @@ def move_writer(run: mlops.Run, **identity: Any) -> None:
     writer = msgspec.structs.replace(header.writer, **identity)
     _, _, rest = path.read_bytes().partition(b"\n")
     path.write_bytes(records.frame(msgspec.structs.replace(header, writer=writer)) + rest)
+
+
+def drop_last_record(run: mlops.Run) -> None:
+    """Make a finished run look as if its process had been killed."""
+    (path,) = run.directory.glob("journal-*.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
