@@ -138,6 +138,6 @@ def test_a_configuration_is_enough(train: Train, recorded: Read, root: Path, tmp
         assert ("vision", "FINISHED", {}) == (run.tags["team"], run.ending.status, run.losses)
         assert 10 == len(run.curve("loss"))
         assert f"width: {width}" in (directory / "config.yaml").read_text()
-    assert "left out, the script's name" in done.stdout
+    assert "Default: the script's name" in done.stdout
     assert "class_path: mlops_integrations.lightning.MLOpsLogger" in done.stdout
     assert "log_model: all" in done.stdout
