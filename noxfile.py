@@ -157,7 +157,8 @@ def build(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(dist))
     session.install(*(str(wheel) for wheel in dist.glob("*.whl")))
     session.run("mlops-integrations", "--help", silent=True)
-    session.run("pytest", "tests/test_import.py", "tests/recording/test_run.py", "tests/cli/test_sync.py", *session.posargs)
+    wanted = ("tests/test_import.py", "tests/recording/test_run.py", "tests/cli/test_sync.py")
+    session.run("pytest", *wanted, *session.posargs)
 
 
 def install_frameworks(session: nox.Session, versions: str) -> None:

@@ -115,7 +115,7 @@ def text(value: object) -> str:
     return plain
 
 
-def well_formed(record: Record | Points) -> Record | Points:
+def well_formed(record: Record | Points) -> Record | Points:  # noqa: RET503 - the last case does not return
     """The same record with text that can be written: half surrogate pairs are spelled out."""
     match record:
         case Metrics():
@@ -129,7 +129,7 @@ def well_formed(record: Record | Points) -> Record | Points:
         case Header() | RunSpec() | Losses() | End():  # their texts are ours, or were made so
             return record
         case _:
-            return not_handled(record)
+            not_handled(record)
 
 
 def well_formed_spec(spec: RunSpec) -> RunSpec:

@@ -1,7 +1,7 @@
 """Files of an earlier version load: pickles, checkpoints, configurations, run directories; the same run goes on.
 
-Those in ``tests/data/old_names`` were written by the version before the package was divided into rooms. Of a checkpoint of
-the Trainer and a configuration of LightningCLI they are the part that is ours: the rest differs between versions of both.
+Those in ``tests/data/old_names`` were written by the version before the package was divided into rooms. Of a Trainer's
+checkpoint and of a configuration of LightningCLI they are the part that is ours: the rest differs between versions.
 """
 
 from __future__ import annotations
