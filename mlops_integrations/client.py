@@ -1,7 +1,7 @@
-"""``TrackingClient``: create, read and search what a tracking server keeps, by the same calls on every dialect.
+"""``TrackingClient``: create, read and search a tracking server's content, by the same calls on every dialect.
 
 For scripts and notebooks that look at runs; trainings log through a ``Run``, which never waits. Here a call waits for
-the server, and raises what goes wrong: see ``errors``.
+the server, and raises an exception if it fails: see ``errors``.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _RUNS_IN_PAGE: Final = 1_000
 
 
 class TrackingClient:
-    """Speaks to one tracking server.
+    """A client of one tracking server.
 
     Args:
         tracking_uri: as ``start_run`` takes it. Default: ``MLFLOW_TRACKING_URI``.
-        dialect: "mlflow", "mlflow-1.0", "mlflow-preview" or "oracle-aidp". Default: the URI
-            tells, or the server when it is asked.
+        dialect: "mlflow", "mlflow-1.0", "mlflow-preview" or "oracle-aidp". Default: found from the
+            URI, or by asking the server.
 
     Raises:
-        ValueError: this is no server that we can speak to.
+        ValueError: there is no tracking URI, it can't be used, or the dialect is unknown.
     """
 
     def __init__(self, tracking_uri: str | None = None, dialect: str | None = None) -> None:
@@ -77,16 +77,16 @@ class TrackingClient:
 
     @property
     def dialect(self) -> str:
-        """What the server speaks: it is asked, if that was not given."""
+        """The server's dialect; the server is asked if neither the argument nor the URI names it."""
         return self._store.dialect
 
     def about(self) -> About:
-        """What the server tells of itself: version, clock, limits, and what it can't keep."""
+        """The server's version and clock, its dialect's limits, and notes on data that it can't keep."""
         return self._store.about()
 
     @property
     def last_answer(self) -> Answer | None:
-        """What the server said of the last request that it has done for this client; None before the first."""
+        """Metadata of the server's reply to this client's last successful request; None before the first."""
         return self._store.last_answer
 
     # -- experiments --------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class TrackingClient:
             Its id.
 
         Raises:
-            AlreadyExistsError: the server has one of this name (servers before 0.8 say so by a plain ServerError).
+            AlreadyExistsError: the server has one of this name (servers before 0.8: a plain ServerError).
         """
         with _understood():
             return self._store.create_experiment(name, artifact_location, tags or {})
@@ -109,16 +109,16 @@ class TrackingClient:
         """One experiment.
 
         Raises:
-            NotFoundError: there is none of this id.
+            NotFoundError: no experiment has this id.
         """
         with _understood():
             return self._store.get_experiment(str(experiment_id))
 
     def get_experiment_by_name(self, name: str) -> Experiment:
-        """One experiment; a deleted one too, where the server tells of those.
+        """One experiment; a deleted one too, where the server returns those.
 
         Raises:
-            NotFoundError: there is none of this name.
+            NotFoundError: no experiment has this name.
         """
         with _understood():
             return self._store.get_experiment_by_name(name)
@@ -142,17 +142,17 @@ class TrackingClient:
         source_version: str | None = None,
         entry_point_name: str | None = None,
     ) -> Run:
-        """Make a run, which is RUNNING.
+        """Create a run with status RUNNING.
 
         Args:
             experiment_id: its experiment.
             run_name: its name.
             start_time: ms since 1970. Default: now.
-            user_id: who runs it.
+            user_id: the user who runs it.
             tags: its tags.
-            source_type: what kind of program makes it.
-            source_name: which program.
-            source_version: the program's version, by Git.
+            source_type: the kind of program that makes it.
+            source_name: that program's name.
+            source_version: that program's Git commit.
             entry_point_name: the project's entry point.
 
         Raises:
@@ -176,7 +176,7 @@ class TrackingClient:
         """One run with its content, deleted or not.
 
         Raises:
-            NotFoundError: there is none of this id.
+            NotFoundError: no experiment has this id.
         """
         with _understood():
             return self._store.get_run(run_id)
@@ -188,7 +188,7 @@ class TrackingClient:
         end_time: int | None = None,
         run_name: str | None = None,
     ) -> RunInfo:
-        """Change what is given.
+        """Change the given fields.
 
         Args:
             run_id: the run.
@@ -215,14 +215,14 @@ class TrackingClient:
         """Runs that are not deleted and meet all conditions, page by page.
 
         Args:
-            experiment_ids: where to look, one or several. Default: all experiments.
-            where: conditions, ``MetricClause("loss", "<", 0.1)`` or ``ParamClause("lr", "==", "0.1")``; or a filter
-                in the server's own language, where it has one.
-            order_by: as in "metrics.loss DESC", where the server can do that.
+            experiment_ids: the experiments to search, one or several. Default: all.
+            where: conditions, as in ``MetricClause("loss", "<", 0.1)`` or ``ParamClause("lr", "==", "0.1")``; or a
+                filter in the server's own language, where it has one.
+            order_by: sort keys, as in "metrics.loss DESC", where the server can sort.
 
         Raises:
             ValueError: a condition can't be written in the server's language.
-            NotSupportedByServer: the server would ignore the conditions, or has nothing like them.
+            NotSupportedByServer: the server would ignore the conditions or has no equivalent.
         """
         conditions = where if isinstance(where, (str, Sequence)) else (where,)
         if experiment_ids is None:
@@ -243,7 +243,7 @@ class TrackingClient:
         Args:
             run_id: the run.
             key: its name.
-            value: NaN and infinities are sent as MLflow's words for them.
+            value: its value; NaN and infinities are sent as MLflow's words for them.
             timestamp: ms since 1970. Default: now.
             step: Default: 0. Dropped by servers before 1.0, which have no steps.
         """
@@ -281,7 +281,7 @@ class TrackingClient:
         """One parameter.
 
         Raises:
-            NotFoundError: the run has none of this name.
+            NotFoundError: the run has no parameter of this name.
         """
         with _understood():
             return self._store.get_param(run_id, key)
@@ -290,13 +290,13 @@ class TrackingClient:
         """The last value of a metric.
 
         Raises:
-            NotFoundError: the run has none of this name.
+            NotFoundError: the run has no metric of this name.
         """
         with _understood():
             return self._store.get_metric(run_id, key)
 
     def get_metric_history(self, run_id: str, key: str) -> Iterator[Metric]:
-        """Every value of a metric, as the server orders them; of an unknown one none."""
+        """Every value of a metric, in the server's order; no values for an unknown metric."""
         return _each_understood(self._store.get_metric_history(run_id, key))
 
     # -- artifacts ----------------------------------------------------------------------------------------------
@@ -311,10 +311,10 @@ class TrackingClient:
         Args:
             run_id: the run.
             path: the file, as ``list_artifacts`` names it.
-            to: the directory that gets it, under its own path.
+            to: the target directory; the file keeps its path below it.
 
         Returns:
-            The file.
+            The downloaded file.
 
         Raises:
             ValueError: the path leads out of the directory.
@@ -324,7 +324,7 @@ class TrackingClient:
             raise ValueError(f"path={path!r}: use a relative path without '..'")
         target = Path(to) / PurePosixPath(path)
         if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(to)):
-            raise ValueError(f"path={path!r} leads out of {to}")  # through a link that lies there
+            raise ValueError(f"path={path!r} leads out of {to}")  # through a symbolic link in it
         blocks = self._store.open_artifact(run_id, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -341,7 +341,7 @@ class TrackingClient:
 
 @contextlib.contextmanager
 def _understood() -> Iterator[None]:
-    """An answer that is none of a tracking server's is its error, not ours."""
+    """Turn exceptions from reading an unexpected reply into ServerError: it is the server's error, not ours."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError) as error:

@@ -1,7 +1,7 @@
-"""Descriptors that stay open for long in a process that is not ours alone.
+"""File descriptors that stay open for long in a process that we share with the host program.
 
-The host program may close all that it finds, as daemons do, and a number is soon another file's. So such a descriptor
-gets a high number, and is asked whether it is ours still before it is used or closed.
+The host program may close all descriptors, as daemons do, and their numbers are soon reused for other files. So a
+long-lived descriptor gets a high number, and is checked to be still ours before it is used or closed.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import sys
 from typing import Final, TypeAlias
 
 FileIdentity: TypeAlias = tuple[int, int, int]
-"""Device, inode and access mode: two descriptors of one file, for reading and for writing, are not each other."""
+"""Device, inode and access mode: descriptors of one file for reading and for writing differ."""
 
 
 _OUT_OF_THE_WAY: Final = 256
 
 
 def out_of_the_way(fd: int) -> int:
-    """The same under a high number, which no file gets that is opened after all were closed; else as it is."""
+    """Move the descriptor to a high number, which is not soon reused after all were closed; else return it as it is."""
     if sys.platform == "win32":
         return fd
     import fcntl
 
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
-    except OSError:  # this process may not have so many
+    except OSError:  # this process may not have numbers that high
         return fd
     os.close(fd)
     return high
 
 
 def identity_of(fd: int) -> FileIdentity:
-    """Which file a descriptor is of, and for what.
+    """Return the file behind a descriptor and the descriptor's access mode.
 
     Raises:
-        OSError: it is closed.
+        OSError: the descriptor is closed.
     """
     status = os.fstat(fd)
     if sys.platform == "win32":
@@ -46,7 +46,7 @@ def identity_of(fd: int) -> FileIdentity:
 
 
 def is_of(fd: int, identity: FileIdentity) -> bool:
-    """Whether a descriptor is still of that file; what can't be told does not count as ours."""
+    """True if the descriptor still refers to that file; False also if that can't be determined."""
     try:
         return identity_of(fd) == identity
     except OSError:
@@ -54,6 +54,6 @@ def is_of(fd: int, identity: FileIdentity) -> bool:
 
 
 def close_if_of(fd: int, identity: FileIdentity) -> None:
-    """Close a descriptor, unless it was closed under us: another file's is never closed."""
+    """Close the descriptor if it still refers to that file: the host may have closed it and reused its number."""
     if is_of(fd, identity):
         os.close(fd)

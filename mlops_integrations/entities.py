@@ -1,7 +1,7 @@
-"""What a tracking server keeps, as typed values: the same for every dialect. Imports nothing of ours.
+"""A tracking server's content as typed values, the same for every dialect. Imports no other module of ours.
 
-Names and meanings are those of MLflow's REST API, from the 2018 preview to today's. What a server does not tell is
-None.
+Names and meanings are those of MLflow's REST API, from the 2018 preview to today's. Fields that a server does not
+report are None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 
 class RunStatus(str, enum.Enum):
-    """Where a run stands."""
+    """A run's status."""
 
     RUNNING = "RUNNING"
     SCHEDULED = "SCHEDULED"
@@ -20,14 +20,14 @@ class RunStatus(str, enum.Enum):
     FAILED = "FAILED"
     KILLED = "KILLED"
     UNKNOWN = "UNKNOWN"
-    """The server says something that MLflow's API does not have."""
+    """The server reports no status, or one that MLflow's API does not have."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class SourceType(str, enum.Enum):
-    """What kind of program made a run."""
+    """The kind of program that made a run."""
 
     NOTEBOOK = "NOTEBOOK"
     JOB = "JOB"
@@ -48,7 +48,7 @@ class Metric:
     timestamp: int
     """Milliseconds since 1970."""
     step: int | None = None
-    """None: this server knows no steps."""
+    """None: this server has no steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class RunTag:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What is known of a run, but for its metrics and parameters. Times are milliseconds since 1970."""
+    """A run's description, without metrics, parameters and tags. Times are milliseconds since 1970."""
 
     run_id: str
     experiment_id: str
@@ -103,7 +103,7 @@ class Run:
     info: RunInfo
     data: RunData = field(default_factory=RunData)
     etag: str | None = field(default=None, compare=False)
-    """The server's name for this state of it, where it gives one: another name, another state."""
+    """The run's ETag, where the server sends one; it changes with the run's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,9 @@ class Experiment:
     last_update_time: int | None = None
     tags: tuple[RunTag, ...] = ()
     runs: tuple[RunInfo, ...] | None = None
-    """Its runs, where the server tells them with the experiment (the 2018 preview does)."""
+    """Its runs, where the server returns them with the experiment (the 2018 preview does)."""
     etag: str | None = field(default=None, compare=False)
-    """The server's name for this state of it, where it gives one."""
+    """The experiment's ETag, where the server sends one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +135,12 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server says of a request that it has done."""
+    """Metadata of a server's reply to a successful request."""
 
     request_id: str | None = None
-    """Its own name for the request, by which its support finds it."""
+    """The server's id of the request, by which its support finds it."""
     etag: str | None = None
-    """Its name for the state of what was read or changed."""
+    """The ETag of the object that was read or changed."""
 
 
 NUMBER_COMPARATORS: Final = (">", ">=", "==", "!=", "<=", "<")
@@ -152,7 +152,7 @@ class MetricClause:
     """A condition on the last value of a metric.
 
     Raises:
-        ValueError: there is no such comparator.
+        ValueError: the comparator does not exist.
     """
 
     key: str
@@ -165,10 +165,10 @@ class MetricClause:
 
 @dataclass(frozen=True, slots=True)
 class ParamClause:
-    """A condition on a parameter. ``~`` stands in the 2018 document; no server is known that takes it.
+    """A condition on a parameter. ``~`` is in the 2018 API document, but no known server accepts it.
 
     Raises:
-        ValueError: there is no such comparator.
+        ValueError: the comparator does not exist.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""The errors we raise at construction, all under one root. Inside training nothing of ours is raised."""
+"""Our errors, all under one root. Raised at construction, by ``TrackingClient`` and the CLI; never inside training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class MLOpsError(Exception):
 
 
 class RunDirectoryError(MLOpsError, OSError):
-    """A run directory that was asked for by name can't be made, found or written."""
+    """A requested run directory can't be made, found, read or written."""
 
 
 class LeaseHeldError(MLOpsError):
@@ -16,12 +16,12 @@ class LeaseHeldError(MLOpsError):
 
 
 class ServerError(MLOpsError):
-    """The tracking server did not do what it was asked for.
+    """The tracking server did not carry out a request.
 
     Attributes:
         code: the server's own error code, or None.
-        status: the HTTP status; None where no answer came.
-        request_id: the server's name for the request, where it has such.
+        status: the HTTP status; None without a reply.
+        request_id: the server's id of the request, where it has one.
     """
 
     def __init__(
@@ -34,20 +34,23 @@ class ServerError(MLOpsError):
 
 
 class NotFoundError(ServerError):
-    """The server has no such thing."""
+    """The requested object does not exist on the server."""
 
 
 class AlreadyExistsError(ServerError):
-    """The server has a thing of this name already."""
+    """The server already has an object of this name."""
 
 
 class AccessDeniedError(ServerError):
-    """The credentials don't do: see ``MLFLOW_TRACKING_USERNAME``, ``_PASSWORD`` and ``_TOKEN``."""
+    """Credentials were rejected (HTTP 401 or 403, or such an error code) or are missing.
+
+    See ``MLFLOW_TRACKING_USERNAME``, ``_PASSWORD`` and ``_TOKEN``.
+    """
 
 
 class UnreachableError(ServerError):
-    """No answer, or none of a tracking server; the same call may work later."""
+    """No reply, no reply of a tracking server, or a temporary failure; the same call may work later."""
 
 
 class NotSupportedByServer(ServerError):  # noqa: N818 - the name says what it is
-    """This kind of server can't do that at all."""
+    """This kind of server does not support the request at all."""

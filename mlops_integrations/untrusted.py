@@ -1,4 +1,4 @@
-"""What comes from strangers, made harmless: texts for a terminal or a log, and paths. Pure."""
+"""Makes untrusted input harmless: texts for a terminal or a log, and paths. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 
 def escaped(text: str, *, keep: str = "") -> str:
-    """The text with its control characters, and others unseen, spelled as Python does; but for those kept."""
+    """The text with control and other non-printable characters escaped as in Python, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
@@ -19,7 +19,7 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def stays_within(path: str) -> bool:
-    """Whether a relative path leads to something below the directory that it starts from, on every system."""
+    """True if the path is relative and stays below its starting directory, on every operating system."""
     inner = PurePosixPath(path)
     outward = inner.is_absolute() or not inner.parts or ".." in inner.parts or bool(PureWindowsPath(path).anchor)
     return not outward and "\\" not in path and "\0" not in path

@@ -1,12 +1,12 @@
-"""The connections of a session: they acknowledge answers at once, and keep their sockets out of the host's way.
+"""The connections of a session: they acknowledge replies at once, and keep their sockets out of the host's way.
 
-* Many servers write the head and the body of an answer one after the other, and hold the body back until the head is
-  acknowledged (Nagle's algorithm); we, having nothing to send, would acknowledge it after 40 ms. So does MLflow with
-  several workers, its default. Linux can be asked to acknowledge at once.
-* Where a thread of the training process delivers, its sockets are the host program's, too. A program that closes all
-  descriptors, as daemons do, gives their numbers to files of its own; a connection that is to be used again would find
-  it broken, and close what is not ours. A high number is nobody's then: the request fails, and is made again through
-  another connection.
+* Many servers (MLflow with several workers, its default, too) write the head and the body of a reply separately, and
+  hold the body back until the head is acknowledged (Nagle's algorithm); having nothing to send, we would acknowledge
+  it only after 40 ms. Linux can be told to acknowledge at once.
+* If a thread of the training process delivers, its sockets are in the host program's reach. A program that closes all
+  descriptors, as daemons do, soon reuses their numbers for its own files; a connection that is used again would then
+  find its socket broken, and close a file that is not ours. A high number is not reused so soon: the request fails, and
+  is repeated over another connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlops_integrations import descriptors
 
 
 class ConnectionAdapter(HTTPAdapter):
-    """An adapter of requests whose connections are of our kind, to servers and through proxies."""
+    """A ``requests`` adapter that uses our connections, to servers and through proxies."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Make the pools of connections to servers."""
@@ -39,7 +39,7 @@ class ConnectionAdapter(HTTPAdapter):
 class _Connection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         made: socket.socket = super()._new_conn()
-        if type(made) is not socket.socket:  # some proxies have a kind of their own
+        if type(made) is not socket.socket:  # some proxies use a socket class of their own
             return made
         timeout = made.gettimeout()
         moved = socket.socket(made.family, made.type, made.proto, fileno=descriptors.out_of_the_way(made.detach()))
@@ -47,13 +47,13 @@ class _Connection(HTTPConnection):
         return moved
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # it was closed under us
+        with contextlib.suppress(OSError):  # the host program closed it
             super().close()
 
     def getresponse(self) -> Any:
-        # Each time: the system forgets it as soon as something is sent.
+        # For each reply: the system resets the option as soon as something is sent.
         if hasattr(socket, "TCP_QUICKACK"):
-            # A socket within another one may have no options; one that is closed is for whoever reads from it.
+            # A socket within another one may have no options; a closed one makes the read below fail.
             with contextlib.suppress(OSError, AttributeError):
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return super().getresponse()
@@ -66,7 +66,7 @@ def _use_ours(pools: PoolManager) -> PoolManager:
 
 @functools.cache
 def _ours(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-    """A kind of pool whose connections are ours; the names stay, since failures show them."""
+    """A pool class with our connections; class names stay the same, since error messages show them."""
     connection = pool.ConnectionCls
     if issubclass(connection, _Connection):
         return pool

@@ -1,4 +1,4 @@
-"""Credentials for a server, and reading them anew when it refuses them."""
+"""Credentials for a server, which are read again when it refuses them."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _COMMAND_SECONDS: Final = 30.0
 
 
 class NotSignedError(RequestException):
-    """No request was sent: there are no credentials to send it with. The text says why and what to do."""
+    """No request was sent, since it could not be signed. The message says why and what to do."""
 
 
 class Signs(Protocol):
-    """What proves that a request is ours."""
+    """Signs requests: adds the proof of who sends them."""
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Add to a request what proves it.
+        """Sign a request.
 
         Raises:
-            NotSignedError: it can't be proved.
+            NotSignedError: signing is not possible.
         """
 
     def refresh(self) -> bool:
-        """Read the credentials again after they were refused; True when it may help to ask once more."""
+        """Read the credentials again after they were refused; True if another try may help."""
 
 
 class Credentials(AuthBase):
     """Puts the ``Authorization`` header on requests.
 
-    User and password (MLflow's order: they win over a token), else the token of a file or a command, which are read
-    again by ``refresh``, else a fixed token, else nothing.
+    User and password (they win over a token, as in MLflow), else the token of a file or a command (read again by
+    ``refresh``), else a fixed token, else nothing.
     """
 
     def __init__(self, access: Access) -> None:
@@ -51,13 +51,13 @@ class Credentials(AuthBase):
         self.refresh()
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign a request, as ``requests`` asks it to."""
+        """Add the header; called by ``requests``."""
         if self._header is not None:
             request.headers["Authorization"] = self._header
         return request
 
     def refresh(self) -> bool:
-        """Read the credentials again; True when they have changed."""
+        """Read the credentials again; True if they have changed."""
         before, self._header = self._header, self._read()
         return self._header != before
 
@@ -78,7 +78,7 @@ class Credentials(AuthBase):
 
 
 class PluginCredentials:
-    """Signs by a plugin of MLflow's own client, as ``MLFLOW_TRACKING_AUTH`` names it; asked for when first used."""
+    """Signs with a plugin of MLflow's own client, named by ``MLFLOW_TRACKING_AUTH`` and loaded when first used."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -91,16 +91,16 @@ class PluginCredentials:
         return request
 
     def refresh(self) -> bool:
-        """Ask for the plugin anew."""
+        """Drop the plugin: the next request loads it again."""
         self._sign = None
         return True
 
 
 def fetch_plugin(name: str) -> Callable[[PreparedRequest], Any]:
-    """What a plugin of MLflow's own client signs with.
+    """Return the signing function of a plugin of MLflow's own client.
 
     Raises:
-        NotSignedError: there is no such plugin, or it has none; MLflow itself would only warn.
+        NotSignedError: mlflow or the plugin is missing, or it gives no signer; MLflow itself would only warn.
     """
     try:
         from mlflow.tracking.request_auth.registry import fetch_auth
@@ -110,7 +110,7 @@ def fetch_plugin(name: str) -> Callable[[PreparedRequest], Any]:
         ) from None
     try:
         sign = fetch_auth(name)
-    except Exception as error:  # a plugin is foreign code: whatever it raises, nothing is signed
+    except Exception as error:  # a plugin is foreign code and may raise anything: then nothing is signed
         raise NotSignedError(f"MLFLOW_TRACKING_AUTH={name}: {type(error).__name__}: {error}") from error
     if not callable(sign):
         raise NotSignedError(f"MLFLOW_TRACKING_AUTH={name}: MLflow knows no plugin of this name here")
@@ -135,7 +135,7 @@ def _token_of_command(command: str) -> str | None:
             shlex.split(command), capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=True
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        # The command's text and output may hold a secret: only the kind of failure is said.
+        # The command's text and output may hold a secret: only the kind of failure is logged.
         logger.warning("mlops: MLOPS_TOKEN_COMMAND failed: %s", type(error).__name__)
         return None
     return answer.stdout.strip()

@@ -1,6 +1,6 @@
-"""Finds out by asking what a server speaks, once; the answer is remembered beside the run.
+"""Detects a server's dialect by asking it; for an uploader only once, since the run's cursor stores the result.
 
-A status alone proves nothing: the oldest servers answer 200 and a page for people to anything. So only JSON counts.
+A status alone proves nothing: the oldest servers answer any request with 200 and a web page. So only JSON counts.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 MLFLOW: Final = "mlflow"
 EARLY: Final = "mlflow-1.0"
-"""Up to 1.2: a newline in a parameter ruins a run on file stores, and experiments are not found by name."""
+"""Up to 1.2: a newline in a parameter ruins a run on file stores, and experiments can't be found by name."""
 PREVIEW: Final = "mlflow-preview"
 
 _NO_SUCH_CALL: Final = frozenset({requests.codes.not_found, requests.codes.method_not_allowed})
 
 
 def detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
-    """The dialect of a server. An early one only if the server says so twice.
+    """Return the dialect of a server. An early one (up to 1.2) must be detected twice.
 
-    What a call is answered with by a gateway whose server is just starting looks as if there were no such call.
+    The reason: a gateway whose server is just starting answers as if there were no such call.
     """
     found = _detect(tracking_uri, transport)
     if found.value in {EARLY, PREVIEW}:
@@ -57,7 +57,7 @@ def _detect(tracking_uri: str, transport: Transport) -> Outcome[str]:
 
 
 def _is_mlflow(reply: Reply, call: str) -> bool:
-    """Whether the API answers: what was asked for, or that there is no such thing, in its own words."""
+    """True if the API itself answered: with the requested object, or with an error code that there is none."""
     if reply.body is None:
         return False
     if reply.status == requests.codes.ok:
@@ -73,7 +73,7 @@ def _retyped(outcome: Outcome[dict[str, Any]]) -> Outcome[str]:
 
 
 class Recognizing:
-    """A backend that is one of several, as soon as its server was asked."""
+    """A backend that takes the server's dialect once ``recognize`` has found it; unusable before."""
 
     def __init__(
         self, tracking_uri: str, transport: Transport, dialects: Mapping[str, Callable[[str, Transport], Backend]]
@@ -84,7 +84,7 @@ class Recognizing:
         self._known: Backend | None = None
 
     def recognize(self, known: str | None) -> Outcome[str]:
-        """Ask, unless it is known."""
+        """Ask the server for its dialect, unless it is known."""
         if self._known is not None:
             return Outcome(Kind.OK, self._known.dialect)
         found = Outcome(Kind.OK, known) if known in self._dialects else detect(self._uri, self._transport)

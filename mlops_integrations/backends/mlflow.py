@@ -1,7 +1,7 @@
 """MLflow's REST API under ``/api/2.0/mlflow``, as servers from 1.0 to 3.17 speak it.
 
-A 200 of MLflow is no proof: a number that does not fit its protobuf type makes the server drop the rest of the
-request in silence. So what is sent here holds only finite numbers or their quoted words, and integers of 64 bits.
+MLflow's 200 proves nothing: if a number does not fit its protobuf type, the server silently drops the rest of the
+request. So requests hold only finite numbers, quoted words for NaN and infinities, and 64-bit integers.
 """
 
 # ruff: noqa: ARG002 - the arguments are those of every dialect
@@ -86,11 +86,11 @@ class MlflowBackend:
         self._store_type: str | None = None
 
     def recognize(self, known: str | None) -> Outcome[str]:
-        """It was recognized."""
+        """Return the dialect, which is already known."""
         return Outcome(Kind.OK, self.dialect)
 
     def open_experiment(self, name: str | None, experiment_id: str | None, token: str = "") -> Outcome[str]:
-        """Get or create. A deleted experiment is refused; a creation lost to somebody else is none."""
+        """Get or create. A deleted experiment is refused; if another client creates it first, that one is used."""
         if experiment_id is not None:
             return self._experiment("get", {"experiment_id": experiment_id}, experiment_id)
         assert name is not None
@@ -136,7 +136,7 @@ class MlflowBackend:
         return taken(self._post("runs/create", body), "creating the run", lambda body: server_run(body["run"]).run_id)
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
-        """Search by our tag."""
+        """Search by our uid tag."""
         query = {"experiment_ids": [experiment_id], "filter": uid_filter(uid), "max_results": 100}
         found = self._post("runs/search", query)
         return taken(found, "looking for the run", lambda body: [server_run(run) for run in body.get("runs", [])])
@@ -147,7 +147,7 @@ class MlflowBackend:
         return taken(found, f"run {one_line(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
-        """One ``log-batch``, which takes tags as well as ``set-tag`` does."""
+        """Send one ``log-batch``, which handles tags as well as ``set-tag`` does."""
         body = _LogBatch(
             run_id,
             [_Metric(key, value, time, step) for key, value, time, step in batch.metrics],
@@ -157,7 +157,7 @@ class MlflowBackend:
         return self._post("runs/log-batch", body).bare()
 
     def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
-        """SQL stores keep one row of what comes twice, file stores do not; of texts every store keeps one."""
+        """SQL stores keep one row of a metric sent twice, file stores both; params and tags are kept once by all."""
         if everything and (batch.params or batch.tags):
             found = self._get("runs/get", {"run_id": run_id})
             left = taken(found, f"run {one_line(run_id)}", lambda body: without_texts_of(body["run"], batch))
@@ -172,23 +172,23 @@ class MlflowBackend:
             history = taken(found, "the metric's history", rows_of)
             if history.ok and history.value is not None:
                 kept |= history.value
-            elif history.kind is not Kind.REFUSED:  # else the metric was never logged
+            elif history.kind is not Kind.REFUSED:  # REFUSED: the metric was never logged
                 return history.failed()
         metrics = [metric for metric in batch.metrics if comparable(metric) not in kept]
         return Outcome(Kind.OK, Batch(metrics, batch.params, batch.tags))
 
     def _is_sql_store(self) -> bool:
-        """Whether the server says so; those before 3 do not tell."""
+        """True if the server says that it has an SQL store; servers before 3 do not say."""
         if self._store_type is None:
             reply = self._transport.get(f"{self._uri}/api/3.0/mlflow/server-info", {})
             told = (reply.body or {}).get("store_type") if reply.status == requests.codes.ok else None
             if told is None and reply.status not in {requests.codes.not_found, requests.codes.method_not_allowed}:
-                return False  # for the moment: these are not the server's own words
+                return False  # for now, and ask again next time: this is not the server's own reply
             self._store_type = str(told)
         return self._store_type == "SqlStore"
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
-        """To where the server says that the run's artifacts belong."""
+        """Send the file to the run's artifact root, as the server names it."""
         root = self._artifact_roots.get(run_id)
         if root is None:
             found = self._get("runs/get", {"run_id": run_id})
@@ -210,7 +210,7 @@ class MlflowBackend:
         return self._post("runs/delete", {"run_id": run_id}).bare()
 
     def name_fault(self, name: str) -> str | None:
-        """MLflow's rules for names, as every version has them."""
+        """Check MLflow's rules for names, which are the same in every version."""
         if len(name) > _NAME_LENGTH:
             return f"name of over {_NAME_LENGTH} characters"
         if not name or not _NAME.fullmatch(name):
@@ -239,7 +239,7 @@ class EarlyMlflowBackend(MlflowBackend):
     limits = replace(MLFLOW_LIMITS, one_line=True)
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
-        """Among all runs of the experiment: our tag's name can't be written in that release's filters."""
+        """Look through all runs of the experiment: these releases' filters can't express our tag's name."""
         found = self._post("runs/search", {"experiment_ids": [experiment_id], "max_results": _MOST_RUNS})
 
         def ours(body: dict[str, Any]) -> list[ServerRun]:
@@ -266,13 +266,13 @@ class EarlyStore(RestStore):
     limits = replace(MLFLOW_LIMITS, one_line=True)
 
     def log_param(self, run_id: str, param: Param) -> None:
-        """Log one parameter of one line."""
+        """Log one parameter, which must have no line breaks."""
         self.check_lines([param])
         super().log_param(run_id, param)
 
     def log_batch(
         self, run_id: str, metrics: Sequence[MetricEntity], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
-        """Likewise."""
+        """Log one batch, whose parameters must have no line breaks."""
         self.check_lines(params)
         super().log_batch(run_id, metrics, params, tags)

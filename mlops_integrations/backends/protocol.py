@@ -1,4 +1,4 @@
-"""What every dialect offers to the uploader, and what it answers. A server's failure is an answer, no exception."""
+"""The interface of every dialect to the uploader. A server's failure is a return value, not an exception."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UID_TAG: Final = "mlops.uid"
 """The tag by which a run is found again when the reply to its creation was lost."""
 
 EXIT_REASON_TAG: Final = "mlops.exit.reason"
-"""Why a run ended, where it did not simply finish."""
+"""The tag with the reason of a run's end, unless it simply finished."""
 
 Metric: TypeAlias = tuple[str, Value, int, int]
 """Key, value, time in ms since 1970, step."""
@@ -26,20 +26,20 @@ Text: TypeAlias = tuple[str, str]
 
 
 class Kind(enum.Enum):
-    """What to do after a server call."""
+    """The kind of a server call's result, which decides the next step."""
 
     OK = "ok"
     RETRY = "retry"
     """The server or the way to it is in trouble; the same call may work later."""
     DENIED = "denied"
-    """The credentials don't do."""
+    """Credentials were rejected (HTTP 401 or 403, or such an error code) or are missing."""
     REFUSED = "refused"
-    """The server understood, and does not take this; asking again is no use."""
+    """The server understood the request and does not accept it; repeating it is no use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """What became of one server call."""
+    """The result of one server call."""
 
     kind: Kind
     value: T | None = None
@@ -49,39 +49,38 @@ class Outcome(Generic[T]):
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     ambiguous: bool = False
-    """It may have been done all the same: the reply is missing, or says nothing of it."""
+    """The call may have been done all the same: the reply is missing, or does not say."""
 
     suspect: bool = False
-    """The server has failed at this very request, and may do so each time."""
+    """The server failed at this very request, and may do so each time."""
     forgotten: bool = False
-    """The server no longer knows the token of this write: whether it was done can only be seen from what is there."""
+    """The server no longer knows this write's idempotency token: only its data shows whether the write was done."""
     request_id: str | None = None
-    """The server's own name for the request, to ask its support by."""
+    """The server's id of the request, for questions to its support."""
     unacknowledged: bool = False
-    """Something answered, but not with this call's documented reply: what is done can only be seen from what is there.
-    """
+    """Something answered, but not with this call's documented reply: only the data shows whether the call was done."""
 
     @property
     def ok(self) -> bool:
-        """Whether the call was done and acknowledged."""
+        """True if the call was done and acknowledged."""
         return self.kind is Kind.OK
 
     def bare(self) -> Outcome[None]:
-        """The same without its value."""
+        """The same outcome without its value."""
         return self.failed()
 
     def failed(self, message: str | None = None) -> Outcome[Any]:
-        """The same failure for a call that this one was a part of: whatever the server said of it stays with it.
+        """The same failure as the outcome of an enclosing call: all that the server said stays with it.
 
         Args:
-            message: what to say instead. Default: the same.
+            message: the new message. Default: the same.
         """
         return cast("Outcome[Any]", replace(self, value=None, message=self.message if message is None else message))
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a server takes in one request, and how long texts may be (characters)."""
+    """A server's limits: items and bytes in one request, and lengths of texts (characters)."""
 
     metrics: int
     params: int
@@ -94,13 +93,13 @@ class Limits:
     finite: bool = False
     """Metrics have no NaN and no infinities."""
     token_seconds: float = 0.0
-    """How long the server knows a write by the token that it came with, so that asking again is no second write."""
+    """Seconds for which the server recognizes a repeated write by its idempotency token, and does not do it twice."""
 
 
 MLFLOW_LIMITS: Final = Limits(
     metrics=1_000, params=100, tags=100, request_bytes=1_000_000, param_length=6_000, tag_length=8_000
 )
-"""Of MLflow's own servers from 1.0 on, and of those that do as they do."""
+"""Limits of MLflow's own servers from 1.0 on, and of compatible ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class Batch:
         return len(self.metrics) + len(self.params) + len(self.tags)
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Two batches with the same content, to find out which part of it is refused."""
+        """Two batches that together have the same content, to find out which part of it is refused."""
         m, p, t = (len(part) // 2 for part in (self.metrics, self.params, self.tags))
         return (
             Batch(self.metrics[:m], self.params[:p], self.tags[:t]),
@@ -133,54 +132,54 @@ class ServerRun:
     active: bool
     """False: deleted on the server."""
     empty: bool
-    """Holds no metric and no parameter."""
+    """True: the run has no metric and no parameter."""
     reason: str | None = None
-    """Why it ended, if that was ever said."""
+    """The reason of its end, if one was recorded."""
 
 
 class Backend(Protocol):
     """One run's view of a tracking server.
 
-    A write comes with a ``token``, the same each time that it is asked for again, and another for every other write.
-    Servers that know nothing of tokens are not told.
+    Each write has an idempotency ``token``: the same whenever that write is repeated, a different one for every other
+    write. It is not sent to servers that have no tokens.
     """
 
     dialect: str
     limits: Limits
     notes: Sequence[str]
-    """What becomes of things that this kind of server can't keep, to be said once."""
+    """Messages about data that this kind of server can't keep, to be shown once."""
 
     def recognize(self, known: str | None) -> Outcome[str]:
-        """Find out what the server speaks (unless that is known), before anything else is asked of it."""
+        """Determine the server's dialect (unless it is known). Called before any other request."""
 
     def open_experiment(self, name: str | None, experiment_id: str | None, token: str) -> Outcome[str]:
-        """The id of the experiment, which is made if the server has none of this name."""
+        """Return the id of the experiment, which is created if the server has none of this name."""
 
     def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str) -> Outcome[str]:
-        """Make the run, marked with its uid; the server's id."""
+        """Create the run, marked with its uid, and return the server's id."""
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
-        """The runs that are not deleted and are marked with this uid."""
+        """Return the runs that are not deleted and are marked with this uid."""
 
     def get_run(self, run_id: str) -> Outcome[ServerRun]:
         """One run, deleted or not."""
 
     def send(self, run_id: str, batch: Batch, token: str) -> Outcome[None]:
-        """Deliver one request's worth. Refused means that nothing of it was taken."""
+        """Send one batch in one request. ``REFUSED`` means that nothing of it was stored."""
 
     def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
-        """The part of a batch that the server does not hold yet, where it may have been sent before.
+        """The part of a possibly resent batch that the server does not have yet.
 
         Args:
             run_id: the run.
-            batch: what may be there.
-            everything: look for each item. Left out, what may be sent again without harm is not looked for.
+            batch: items that may be there.
+            everything: check each item. Default: items that are harmless to resend are returned unchecked.
         """
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
-        """Bring a file to the run's artifacts; ``glance`` is called meanwhile, and what it raises ends that.
+        """Send a file to the run's artifacts; ``glance`` is called meanwhile, and an exception from it ends that.
 
-        Refused with its code means that it can't be done here at all.
+        ``REFUSED`` with a ``code`` means that it can't be done here at all.
         """
 
     def update_run(self, run_id: str, status: str, end_time: int | None, token: str) -> Outcome[None]:
@@ -190,10 +189,10 @@ class Backend(Protocol):
         """Delete a run."""
 
     def name_fault(self, name: str) -> str | None:
-        """Why the server would refuse a metric, parameter or tag of this name, where that is certain."""
+        """The reason why the server would certainly refuse a metric, parameter or tag of this name, or None."""
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
-        """Where a person looks at the run; None where nobody tells."""
+        """The URL of the run's web page; None if it is not known."""
 
 
 def run_tags(spec: RunSpec, parent_run_id: str | None) -> dict[str, str]:
@@ -210,5 +209,5 @@ def run_tags(spec: RunSpec, parent_run_id: str | None) -> dict[str, str]:
 
 
 def uid_filter(uid: str) -> str:
-    """The search for the runs of our uid, in MLflow's language."""
+    """The search filter for runs marked with this uid, in MLflow's language."""
     return f"tags.`{UID_TAG}` = '{uid}'"

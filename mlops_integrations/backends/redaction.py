@@ -1,4 +1,4 @@
-"""Takes the secrets of a request out of what a server answers: some servers show there what they were asked. Pure."""
+"""Removes a request's secrets from the server's reply: some servers echo the request in it. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 _OWN_HEADER_LENGTH: Final = 12
-"""What is shorter in a header of the user's is no key."""
+"""Shorter values of user-set headers are no keys."""
 
 
 _PART_LENGTH: Final = 20
-"""What is shorter in a signature is no key, but a word of it."""
+"""Shorter parts of a signature are no keys, but words."""
 
 
 _SHORTEST_SECRET: Final = 4
 
 
 def secrets_of(headers: Mapping[str, str | bytes], own: Iterable[tuple[str, str]]) -> set[bytes]:
-    """What proved that a request was ours: the credentials, their parts, and the user's own headers."""
+    """Return a request's secrets: the credentials, their parts, and the values of user-set headers."""
     proof = headers.get("Authorization", b"")
     whole = proof if isinstance(proof, bytes) else proof.encode()
     scheme, _, rest = whole.partition(b" ")
@@ -33,7 +33,7 @@ def secrets_of(headers: Mapping[str, str | bytes], own: Iterable[tuple[str, str]
 
 
 def told(name: str, value: object, secrets: Iterable[bytes]) -> object:
-    """A field of an error, without secrets; but its code decides, and is no place for any."""
+    """A field of an error without secrets. Its code stays: it decides what happens next, and holds no secrets."""
     if not isinstance(value, str) or name in {"code", "error_code"}:
         return value
     return without_secrets(value.encode(errors="replace"), secrets).decode()

@@ -1,4 +1,4 @@
-"""Which dialect speaks to which server: the one place that knows all of them."""
+"""Chooses the backend or store for a server: the only module that imports those of all dialects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DIALECTS: Final = ("mlflow", "mlflow-1.0", "mlflow-preview", "oracle-aidp")
 
 
 def open_backend(tracking_uri: str, access: Access, transport: Transport | None = None) -> Backend:
-    """What speaks to this server, as soon as it has recognized its dialect. Does not contact it.
+    """Return the backend for a server; ``recognize`` must find its dialect first. Does not contact the server.
 
     Raises:
-        ValueError: the settings contradict each other, or a credentials file can't be read.
+        ValueError: the URI is meant to be one of Oracle's and is malformed.
     """
     oracle = oracle_uri.parse(tracking_uri)
     if oracle is not None:
@@ -37,13 +37,13 @@ def open_backend(tracking_uri: str, access: Access, transport: Transport | None 
 
 
 def open_store(tracking_uri: str, access: Access, dialect: str | None = None) -> RestStore:
-    """What this server keeps, for reading and writing call by call.
+    """Return the store for a server, to read and write its content call by call.
 
     Raises:
-        ValueError: there is no such dialect, or the settings contradict each other.
-        ImportError: what signs requests to this server is not installed.
-        UnreachableError: the server does not tell what it speaks.
-        AccessDeniedError: the credentials don't do.
+        ValueError: a malformed Oracle URI, or Oracle's dialect with a URI that is not Oracle's.
+        ImportError: the package that signs requests to this server is not installed.
+        UnreachableError: the server's dialect could not be detected.
+        AccessDeniedError: credentials were rejected or are missing.
     """
     oracle = oracle_uri.parse(tracking_uri)
     if oracle is not None and dialect in {None, OracleStore.dialect}:

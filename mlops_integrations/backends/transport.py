@@ -1,6 +1,7 @@
-"""The transport: one request, one reply. It never raises for what the network or the server does, and never retries.
+"""The transport: one request, one reply. It never raises for a failure of the network or the server.
 
-Redirects are not followed: they would turn a POST into a GET, and may carry credentials to another host.
+The exception: the blocks of ``stream``. It never retries, except once after a 401 or 403 if refreshing the credentials
+may help. Redirects are not followed: they would turn a POST into a GET, and may carry credentials to another host.
 """
 
 from __future__ import annotations
@@ -27,40 +28,40 @@ _CONNECT_SECONDS: Final = 10.0
 _SHOWN_CHARACTERS: Final = 300
 _BLOCK_BYTES: Final = 64 * 1024
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Of an answer, unpacked: far more than any that makes sense."""
+"""Most bytes of a reply, decompressed: far more than any sensible reply has."""
 _TOLD_BYTES: Final = 64 * 1024
-"""Of an answer, so much is looked through for what is to be shown of it."""
+"""Only this much of a reply is cleaned of secrets for the text to show."""
 _CONNECTION: Final = re.compile(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ")
 _SLOWEST_FACTOR: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back."""
+    """An HTTP reply, or the failure in its place."""
 
     status: int | None
-    """None: nothing that is HTTP."""
+    """None: no HTTP reply."""
     body: dict[str, Any] | None
     """The JSON object of the body, if it is one."""
     text: str
-    """What to show of a body or failure, on one line and without control characters."""
+    """The text to show for the body or failure, on one line and without control characters."""
     sent: bool = True
     """False: the request surely did not reach the server."""
     retry_after: float | None = None
     location: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Their names in any case."""
+    """Names are case-insensitive."""
     withheld: bool = False
     """The user's credentials were not sent along: they are for another server."""
 
     @property
     def is_html(self) -> bool:
-        """Whether this is a page for people."""
+        """True if the reply is an HTML page."""
         return "html" in self.headers.get("Content-Type", "")
 
 
 class Content(Protocol):
-    """A file on its way."""
+    """A file that is being sent, block by block."""
 
     def __len__(self) -> int:
         """Its size in bytes."""
@@ -76,15 +77,12 @@ class Content(Protocol):
 
 
 class Transport:
-    """A kept-alive session with one server's credentials.
+    """A keep-alive session with one server's credentials.
 
     Args:
-        access: how to get into the server.
-        session: Default: one of its own.
-        credentials: Default: those that ``access`` holds.
-
-    Raises:
-        OSError: a certificate file does not exist.
+        access: the server's credentials and connection settings.
+        session: the session to use. Default: a new one.
+        credentials: they sign the requests. Default: those of ``access``.
     """
 
     def __init__(
@@ -109,11 +107,11 @@ class Transport:
         return self._ask("GET", url, query, None)
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
-        """One POST of a JSON text, with headers of its own."""
+        """One POST of a JSON text, with additional headers."""
         return self._ask("POST", url, {}, body, headers)
 
     def put(self, url: str, opened: Callable[[], Content]) -> Reply:
-        """One PUT of a file, which is opened for each attempt."""
+        """One PUT of a file, which is opened anew for each attempt."""
 
         def send() -> Reply:
             with opened() as content:
@@ -171,16 +169,16 @@ class Transport:
         return reply
 
     def _reply(self, response: requests.Response) -> Reply:
-        """Read the answer.
+        """Read the reply.
 
         Raises:
-            RequestException: it breaks off, or is too long.
+            RequestException: the reply breaks off, or is too long.
         """
         with response:
             content = _content(response)
         body = _json_object(content)
         location = response.headers.get("Location")
-        # What went wrong is shown and written down; some servers show there what they were asked.
+        # Failures are shown and stored; some servers echo the request, with its secrets, in them.
         secrets = secrets_of(response.request.headers, self._own_headers)
         content = without_secrets(content[:_TOLD_BYTES], secrets)
         if body is None or not response.ok:
@@ -199,7 +197,7 @@ class Transport:
         )
 
     def stream(self, url: str, query: Mapping[str, str]) -> Reply | Iterator[bytes]:
-        """The content of a GET, block by block; the reply, if that is not what came."""
+        """Return the content of a GET, block by block, or the reply if its status is not 200."""
         try:
             response = self._session.get(
                 url,
@@ -228,9 +226,10 @@ def _session() -> requests.Session:
 
 
 def patience_after(seconds: float, patience: float) -> float:
-    """How long to wait for the next answer, where the last one took so long: a busy server is not given up halfway.
+    """The timeout (seconds) for the next reply, from the time that the last one took.
 
-    What is given up is done all the same, and has to be asked for again: a server that is too slow gets slower by it.
+    A request to a busy server must not time out halfway: the server completes it all the same, and the request has to
+    be repeated, which slows the server further.
     """
     return min(max(patience, 2 * seconds), _SLOWEST_FACTOR * patience)
 

@@ -1,9 +1,10 @@
 """MLflow's 2018 preview API, under ``/api/2.0/preview/mlflow``, as servers from 0.2 to 0.9 speak it.
 
-What is sent here is what every one of them takes: a run is named by ``run_uuid`` alone, one value a request, no step,
-no tags at a run's creation (which ruin its experiment on file stores up to 0.5), no newline in a parameter (which
-ruins the run). Bodies are JSON in a JSON string: up to 0.3 nothing else is understood, and later servers still take it.
-Our uid goes where every server keeps it, into ``entry_point_name``. A failure often is a 500 without any code.
+Requests hold only what all of these servers accept: a run's id as ``run_uuid`` alone (``runs/delete``: ``run_id``),
+one value a request, no step, no tags at a run's creation (they ruin its experiment on file stores up to 0.5), no
+newline in a parameter (it ruins the run). Bodies are JSON in a JSON string: up to 0.3 nothing else is understood, and
+later servers still accept it. Our uid is stored in ``entry_point_name``, which every server keeps. Failures often are
+a 500 without any error code.
 """
 
 # ruff: noqa: ARG002 - the arguments are those of every dialect
@@ -65,11 +66,11 @@ class PreviewBackend:
         self._artifact_roots: dict[str, str] = {}
 
     def recognize(self, known: str | None) -> Outcome[str]:
-        """It was recognized."""
+        """Return the dialect, which is already known."""
         return Outcome(Kind.OK, self.dialect)
 
     def open_experiment(self, name: str | None, experiment_id: str | None, token: str = "") -> Outcome[str]:
-        """Get, or create."""
+        """Get or create."""
         if experiment_id is not None:
             found = self._get("experiments/get", {"experiment_id": experiment_id})
             return taken(found, f"experiment {one_line(experiment_id)!r}", lambda body: _id(body["experiment"]))
@@ -80,14 +81,14 @@ class PreviewBackend:
         if wanted in listed.value:
             return Outcome(Kind.OK, listed.value[wanted])
         made = self._post("experiments/create", {"name": wanted})
-        if made.suspect or made.kind is Kind.REFUSED:  # somebody else may have made it meanwhile
+        if made.suspect or made.kind is Kind.REFUSED:  # another client may have created it meanwhile
             again = taken(self._get("experiments/list", {}), "", lambda body: _ids_by_name(body).get(wanted))
             if again.value is not None:
                 return Outcome(Kind.OK, again.value)
         return taken(made, f"experiment {one_line(wanted)!r}", _id)
 
     def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
-        """Create, without tags; the uid is the entry point's name."""
+        """Create the run without tags; the uid is stored as the entry point's name."""
         body = {
             "experiment_id": int(experiment_id),
             "user_id": spec.user or "",
@@ -100,7 +101,7 @@ class PreviewBackend:
         return taken(self._post("runs/create", body), "creating the run", lambda body: server_run(body["run"]).run_id)
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
-        """Among the runs that come with their experiment."""
+        """Look through the runs that the server returns with their experiment."""
         found = self._get("experiments/get", {"experiment_id": experiment_id})
 
         def ours(body: dict[str, Any]) -> list[str]:
@@ -124,7 +125,7 @@ class PreviewBackend:
         return taken(found, f"run {one_line(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
-        """The one item that a batch may hold here."""
+        """Send the one item that a batch may hold here."""
         for key, value, time, _ in batch.metrics:
             fields = {"run_uuid": run_id, "key": key, "value": value, "timestamp": time}
             return self._post("runs/log-metric", fields).bare()
@@ -138,7 +139,7 @@ class PreviewBackend:
         return Outcome(Kind.OK)
 
     def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
-        """These stores keep a value twice that is sent twice; of texts they keep one."""
+        """These stores keep both copies of a metric sent twice, but one of a parameter or tag."""
         if everything and (batch.params or batch.tags):
             found = self._get("runs/get", {"run_uuid": run_id})
             return taken(found, f"run {one_line(run_id)}", lambda body: without_texts_of(body["run"], batch))
@@ -160,7 +161,7 @@ class PreviewBackend:
         return Outcome(Kind.OK, Batch(metrics, batch.params, batch.tags))
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
-        """To the run's directory, if that is on this machine."""
+        """Copy the file to the run's artifact root, if that is on this machine."""
         root = self._artifact_roots.get(run_id)
         if root is None:
             found = self._get("runs/get", {"run_uuid": run_id})
@@ -178,14 +179,14 @@ class PreviewBackend:
         return updated(self._post("runs/update", body), run_id)
 
     def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
-        """Servers before 0.7 can't."""
+        """``runs/delete``; servers before 0.7 don't have it."""
         reply = self._ask_post("runs/delete", {"run_id": run_id})
         if is_no_such_call(reply):
             return Outcome(Kind.REFUSED, None, "this server can't delete runs")
         return preview_outcome_of(reply, "runs/delete").bare()
 
     def name_fault(self, name: str) -> str | None:
-        """The rules for names of that time."""
+        """Check these servers' rules for names."""
         if len(name) > _NAME_LENGTH:
             return f"name of over {_NAME_LENGTH} characters"
         if not _NAME.fullmatch(name):
@@ -225,7 +226,7 @@ def _metrics(body: Mapping[str, Any]) -> list[MetricEntity]:
 
 
 def _same(kept: float, sent: float) -> bool:
-    """Whether a store that may keep 32 bits only has this value."""
+    """True if the values are equal for a store that may keep only 32 bits."""
     if kept != kept or sent != sent:
         return kept != kept and sent != sent
     return kept == sent or abs(kept - sent) <= 1e-6 * max(abs(kept), abs(sent))

@@ -1,4 +1,4 @@
-"""What replies and requests of the 2018 preview API have of their own. Pure."""
+"""Replies and requests of the 2018 preview API, where they differ from later ones. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS: Final = Limits(
 
 
 def preview_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
-    """What a reply means; a 500 may be about the request, for up to 0.7 there is nothing else to say so."""
+    """Interpret a reply; a 500 may mean a wrong request, since servers up to 0.7 have no other status for it."""
     outcome = outcome_of(reply, call)
     if reply.status == requests.codes.internal_server_error:
         code = (reply.body or {}).get("error_code")
@@ -39,16 +39,16 @@ def preview_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
 
 
 def twice_encoded(fields: Fields) -> bytes:
-    """JSON in a JSON string: up to 0.3 nothing else is understood, and later servers still take it."""
+    """JSON in a JSON string: up to 0.3 nothing else is understood, and later servers still accept it."""
     return msgspec.json.encode(msgspec.json.encode(fields).decode())
 
 
 def is_active(body: Mapping[str, Any]) -> bool:
-    """Whether an experiment or run is not deleted."""
+    """True if an experiment or run is not deleted."""
     return bool(body.get("lifecycle_stage", "active") == "active")
 
 
 def is_no_such_call(reply: Reply) -> bool:
-    """Whether this server has no such call: the oldest answer 200 and a page for people then."""
+    """True if this server has no such call: the oldest servers then answer with 200 and a web page."""
     missing = {requests.codes.not_found, requests.codes.method_not_allowed}
     return reply.body is None and (reply.status in missing or reply.status == requests.codes.ok)

@@ -36,7 +36,7 @@ from mlops_integrations.untrusted import one_line
 
 
 class PreviewStore(RestStore):
-    """The same server as ``TrackingClient`` sees it."""
+    """A server of MLflow's 2018 preview API, as ``TrackingClient`` sees it."""
 
     dialect = "mlflow-preview"
     limits = LIMITS
@@ -45,7 +45,7 @@ class PreviewStore(RestStore):
     run_key = "run_uuid"
 
     def create_experiment(self, name: str, artifact_location: str | None, tags: Mapping[str, str]) -> str:
-        """Make an experiment, which has no tags; 0.2 and 0.3 know no artifact location."""
+        """Create an experiment, without tags; 0.2 and 0.3 have no artifact location."""
         if tags:
             raise NotSupportedByServer("experiments of the 2018 preview API have no tags")
         return super().create_experiment(name, artifact_location, {})
@@ -56,19 +56,19 @@ class PreviewStore(RestStore):
         return entities_json.experiment(body["experiment"], body.get("runs") or [])
 
     def list_experiments(self) -> Iterator[Experiment]:
-        """All at once."""
+        """All experiments, in one reply."""
         for body in self._get("experiments/list", {}).get("experiments") or ():
             yield entities_json.experiment(body)
 
     def get_experiment_by_name(self, name: str) -> Experiment:
-        """Among all that there are."""
+        """One experiment, found in the list of all."""
         for experiment in self.list_experiments():
             if experiment.name == name:
                 return experiment
         raise NotFoundError(f"there is no experiment {one_line(name)!r}", status=404)
 
     def create_run(self, experiment_id: str, about: RunInfo, tags: Mapping[str, str]) -> Run:
-        """Make a run; tags follow one by one, for with them the creation would ruin the experiment."""
+        """Create a run, then set its tags one by one: tags in the creation would ruin the experiment."""
         fields = {
             "experiment_id": int(experiment_id),
             "user_id": about.user_id,
@@ -85,7 +85,7 @@ class PreviewStore(RestStore):
         return self.get_run(run.info.run_id) if tags else run
 
     def update_run(self, run_id: str, status: RunStatus | None, end_time: int | None, name: str | None) -> RunInfo:
-        """Change status and end."""
+        """Change status and end time."""
         if name is not None:
             raise NotSupportedByServer("the 2018 preview API can't rename a run")
         return super().update_run(run_id, status, end_time, None)
@@ -97,14 +97,14 @@ class PreviewStore(RestStore):
         self._post("runs/log-metric", {"run_uuid": run_id, **fields})
 
     def log_param(self, run_id: str, param: Param) -> None:
-        """Log one parameter of one line."""
+        """Log one parameter, which must have no line breaks."""
         self.check_lines([param])
         super().log_param(run_id, param)
 
     def log_batch(
         self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
-        """One by one."""
+        """Log each item in a request of its own."""
         for param in params:
             self.log_param(run_id, param)
         for tag in tags:
@@ -113,21 +113,21 @@ class PreviewStore(RestStore):
             self.log_metric(run_id, metric)
 
     def get_param(self, run_id: str, key: str) -> Param:
-        """One parameter, by the call of its own; 0.9 has taken that away."""
+        """One parameter, by a call of its own, which 0.9 no longer has."""
         try:
             return entities_json.param(self._get("params/get", {"run_uuid": run_id, "param_name": key})["parameter"])
         except NotSupportedByServer:
             return super().get_param(run_id, key)
 
     def get_metric(self, run_id: str, key: str) -> Metric:
-        """The last value of a metric, likewise."""
+        """The last value of a metric, by a call of its own, or from the run if the server has none."""
         try:
             return entities_json.metric(self._get("metrics/get", {"run_uuid": run_id, "metric_key": key})["metric"])
         except NotSupportedByServer:
             return super().get_metric(run_id, key)
 
     def get_metric_history(self, run_id: str, key: str) -> Iterator[Metric]:
-        """Every value at once. Of an unknown metric these servers only say that they have failed."""
+        """Every value at once. For an unknown metric these servers only report a failure."""
         try:
             body = self._get("metrics/get-history", {"run_uuid": run_id, "metric_key": key})
         except ServerError:
@@ -138,7 +138,7 @@ class PreviewStore(RestStore):
             yield entities_json.metric(each)
 
     def list_artifacts(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
-        """Right below a path. Up to 0.5 a run's directory does not exist before its first file, which is a failure."""
+        """Files right below a path. Up to 0.5 a run's directory is missing before its first file: listing fails."""
         query: dict[str, object] = {"run_uuid": run_id, "path": path}
         try:
             body = self._get("artifacts/list", query)
@@ -153,7 +153,7 @@ class PreviewStore(RestStore):
     def search_runs(
         self, experiment_ids: Sequence[str], where: Sequence[Clause] | str, order_by: Sequence[str], page: int
     ) -> Iterator[Run]:
-        """By typed conditions; servers up to 0.8 would ignore a filter in words, and return every run."""
+        """Search by typed conditions; servers up to 0.8 would ignore a filter string, and return every run."""
         if isinstance(where, str):
             raise NotSupportedByServer("this server knows no filter in words: use MetricClause and ParamClause")
         if order_by:
@@ -166,7 +166,7 @@ class PreviewStore(RestStore):
             yield entities_json.run(body)
 
     def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
-        """By the call of 2018, or the one that has replaced it with 0.5."""
+        """Read a file by the call of 2018, or by the one that replaced it in 0.5."""
         try:
             return self._stream(self._url("artifacts/get"), {"run_uuid": run_id, "path": path}, path)
         except NotSupportedByServer:

@@ -1,7 +1,7 @@
 """The MLflow API of Oracle AI Data Platform, workspace by workspace, as the uploader sees it.
 
-Sent are the documented fields and nothing else. Each write goes with its ``opc-retry-token``: for a day the service
-knows by it what it has done already. What the service does not have, files above all, is refused with a clear text.
+Only documented fields are sent. Each write has its ``opc-retry-token``, by which the service recognizes for a day a
+write that it has already done. Features that the service lacks, files above all, are refused with a clear message.
 """
 
 # ruff: noqa: ARG002 - the arguments are those of every dialect
@@ -46,8 +46,8 @@ DIALECT: Final = "oracle-aidp"
 API: Final = "/api/2.0/mlflow"
 NO_FILES: Final = "Oracle AI Data Platform has no call that takes files of a run"
 
-# Oracle names no sizes: MLflow's own are taken, and a request that is too large for all that is halved.
-# A token is known for 24 hours: one less, for clocks that differ and for attempts that take their time.
+# Oracle documents no sizes: MLflow's own are used, and a request that is still too large is halved.
+# A token is known for 24 hours: one hour less, since clocks differ and attempts take time.
 LIMITS: Final = replace(MLFLOW_LIMITS, finite=True, token_seconds=23 * 3600.0)
 
 _HISTORY_PAGE: Final = 25_000
@@ -55,7 +55,7 @@ _RUNS_PAGE: Final = 100
 
 
 def base_uri(address: OracleAddress) -> str:
-    """The address below which MLflow's API lies."""
+    """Return the base URL of the MLflow API."""
     domain = "" if address.region is None else domain_of(address.region)
     return f"{address.base(domain)}/mlops"
 
@@ -64,9 +64,9 @@ class OracleBackend:
     """One workspace.
 
     Args:
-        base: the address below which MLflow's API lies.
+        base: the base URL of the MLflow API.
         transport: the way to it.
-        credentials: what the transport signs with.
+        credentials: the transport's credentials, which sign requests.
     """
 
     dialect = DIALECT
@@ -80,14 +80,14 @@ class OracleBackend:
 
     @classmethod
     def at(cls, address: OracleAddress, access: Access, transport: Transport | None = None) -> OracleBackend:
-        """The workspace of this address."""
+        """Return the backend for the workspace at this address."""
         if transport is not None:
             return cls(base_uri(address), transport)
         credentials = OracleCredentials(address, access)
         return cls(base_uri(address), Transport(access, credentials=credentials), credentials)
 
     def recognize(self, known: str | None) -> Outcome[str]:
-        """The address says what this is; whether requests can be signed is found out."""
+        """The dialect is known from the address; check that requests can be signed."""
         try:
             if self._credentials is not None:
                 self._credentials.open()
@@ -98,7 +98,7 @@ class OracleBackend:
         return Outcome(Kind.OK, self.dialect)
 
     def open_experiment(self, name: str | None, experiment_id: str | None, token: str = "") -> Outcome[str]:
-        """Get or create. A deleted experiment is refused; a creation lost to somebody else is none."""
+        """Get or create. A deleted experiment is refused; if another client creates it first, that one is used."""
         if experiment_id is not None:
             return self._experiment("get", {"experiment_id": experiment_id}, experiment_id)
         assert name is not None
@@ -134,7 +134,7 @@ class OracleBackend:
         return taken(made, "creating the run", lambda body: server_run(body["run"]).run_id)
 
     def find_runs(self, experiment_id: str, uid: str) -> Outcome[list[ServerRun]]:
-        """Search by our tag."""
+        """Search by our uid tag."""
         runs: list[ServerRun] = []
         query = {"experiment_ids": [experiment_id], "filter": uid_filter(uid), "max_results": _RUNS_PAGE}
         for page in self._pages(lambda more: self._post("runs/search", {**query, **more}, "")):
@@ -150,7 +150,7 @@ class OracleBackend:
         return taken(found, f"run {one_line(run_id)}", lambda body: server_run(body["run"]))
 
     def send(self, run_id: str, batch: Batch, token: str = "") -> Outcome[None]:
-        """One ``log-batch``."""
+        """Send one ``log-batch``."""
         body: dict[str, Any] = {"run_id": run_id}
         if batch.metrics:
             names = ("key", "value", "timestamp", "step")
@@ -161,7 +161,7 @@ class OracleBackend:
         return self._post("runs/log-batch", body, token).bare()
 
     def missing(self, run_id: str, batch: Batch, *, everything: bool = False) -> Outcome[Batch]:
-        """What of the metrics their histories do not hold; parameters and tags may be sent twice."""
+        """Look for metrics in their histories; parameters and tags are harmless to resend."""
         if everything and (batch.params or batch.tags):
             told = self._get("runs/get", {"run_id": run_id})
             unsent = taken(told, f"run {one_line(run_id)}", lambda body: without_texts_of(body["run"], batch))
@@ -182,7 +182,7 @@ class OracleBackend:
         return Outcome(Kind.OK, Batch(left, batch.params, batch.tags))
 
     def send_artifact(self, run_id: str, path: str, file: Path, glance: Callable[[], None]) -> Outcome[None]:
-        """There is no way."""
+        """Refuse the file: the service has no call for it."""
         return Outcome(Kind.REFUSED, None, NO_FILES, "NO_FILES")
 
     def update_run(self, run_id: str, status: str, end_time: int | None, token: str = "") -> Outcome[None]:
@@ -193,15 +193,15 @@ class OracleBackend:
         return updated(self._post("runs/update", body, token), run_id)
 
     def delete_run(self, run_id: str, token: str = "") -> Outcome[None]:
-        """``runs/delete``, which a person may take back."""
+        """``runs/delete``, which a user may undo."""
         return self._post("runs/delete", {"run_id": run_id}, token).bare()
 
     def name_fault(self, name: str) -> str | None:
-        """Oracle names no rules but that there is a name."""
+        """Oracle documents no rules for names, except that one is required."""
         return None if name else "no name"
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
-        """Nobody tells the address of a run's page."""
+        """None: the URL of a run's page is not known."""
         return None
 
     def _get(self, call: str, query: dict[str, str]) -> Outcome[dict[str, Any]]:
@@ -213,7 +213,7 @@ class OracleBackend:
         return oracle_outcome_of(reply, call)
 
     def _pages(self, ask: Callable[[dict[str, str]], Outcome[dict[str, Any]]]) -> Iterator[Outcome[dict[str, Any]]]:
-        """Every page, until one is none or names no other that was not there yet."""
+        """Yield every page, until one fails, or names no next page or one that was read before."""
         token, seen = "", {""}
         while True:
             page = ask({"page_token": token} if token else {})

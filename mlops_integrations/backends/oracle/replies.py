@@ -1,6 +1,6 @@
-"""What replies of an Oracle AI Data Platform mean: errors, pages, the request's name. Pure.
+"""Interprets replies of an Oracle AI Data Platform: errors, pages, request ids. Pure.
 
-The status decides first, the code where the status leaves it open. Unlike MLflow's, these statuses mean what they say.
+The status decides first, the error code where the status leaves it open. Unlike MLflow's, these statuses are reliable.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mlops_integrations.backends.transport import Reply
 from mlops_integrations.untrusted import one_line
 
 FORGOTTEN: Final = "InvalidatedRetryToken"
-"""Something else has happened to the thing since: the service can't tell any more whether this write was done."""
+"""The object has been changed since then: the service can no longer tell whether this write was done."""
 
 _AGAIN_LATER: Final = frozenset({"IncorrectState", "LockConflict"})
-"""Of the conflicts, those that pass."""
+"""Codes of temporary conflicts."""
 _REQUEST_ID: Final = "opc-request-id"
 _NO_API: Final = "no AI Data Platform answers at this address: are endpoint, API version and prefix right?"
 _NOT_THERE: Final = "not there, or these credentials may not see it: the service does not say which"
@@ -27,7 +27,7 @@ _DENIED: Final = "Are Oracle's configuration, the token and this machine's clock
 
 
 def oracle_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
-    """What a reply to this call means. Its body gets the next page's token and the ``etag``, which are in headers."""
+    """Interpret a reply to this call. The next page's token and the ``etag`` are copied from headers to the body."""
     status = reply.status
     if status is None:
         return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
@@ -40,7 +40,7 @@ def oracle_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
     code = code_of(reply)
     kind = _kind(status, code)
     text = _text(reply, status, code)
-    if kind is Kind.REFUSED and name is not None:  # what is tried again would be said anew with each attempt's name
+    if kind is Kind.REFUSED and name is not None:  # not for retries: each has a new id and would be reported anew
         text = f"{text} (request {one_line(name)})"
     forgotten = code == FORGOTTEN
     done = status >= requests.codes.internal_server_error or status == requests.codes.request_timeout or forgotten
@@ -49,14 +49,14 @@ def oracle_outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
 
 
 def code_of(reply: Reply) -> str | None:
-    """The service's code of an error; a gateway may give MLflow's."""
+    """The service's error code, or the one in MLflow's field, which a gateway may send."""
     code = (reply.body or {}).get("code") or (reply.body or {}).get("error_code")
     return code if isinstance(code, str) else None
 
 
 def _body(reply: Reply) -> dict[str, Any] | None:
     if reply.body is None:
-        # An answer with nothing to say. Only the service itself names the request.
+        # An empty reply counts only with a request id, which only the service itself sends.
         return {} if not reply.text and _REQUEST_ID in reply.headers else None
     body = dict(reply.body)
     following, etag = reply.headers.get("opc-next-page"), reply.headers.get("etag")

@@ -1,7 +1,7 @@
-"""Signatures for Oracle's services, by Oracle's own package ``oci``, which is imported when the first one is made.
+"""Signs requests to Oracle's services with Oracle's own package ``oci``, which is imported when first needed.
 
-A signature holds the time, and is good for five minutes: each attempt is a request of its own, signed when it is sent,
-with a name of its own by which Oracle's support finds it.
+A signature holds the time, and is valid for five minutes: each attempt is a request of its own, signed when it is sent,
+with an id of its own by which Oracle's support finds it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ INSTALL: Final = "Oracle AI Data Platform needs Oracle's package oci to sign req
 _DEFAULT_PROFILE: Final = "DEFAULT"
 
 Signer: TypeAlias = Callable[[PreparedRequest], Any]
-"""As ``requests`` wants it, though none of its own classes: ``oci`` brings a copy of ``requests`` along."""
+"""A callable as ``requests`` expects it, but not of its classes: ``oci`` brings its own copy of ``requests``."""
 
 
 class MissingPackageError(NotSignedError):
-    """What signs is not installed; the text says how to install it."""
+    """The package that signs is not installed; the message says how to install it."""
 
 
 class OracleCredentials:
-    """Signs requests by the kind of credentials that the URI, the environment or the profile name.
+    """Signs requests with the kind of credentials that the URI, the environment or the profile names.
 
     Args:
-        address: the platform; what it says of credentials wins.
-        access: what the environment says.
+        address: the platform's address; its credential settings win.
+        access: the environment's settings.
     """
 
     def __init__(self, address: OracleAddress, access: Access) -> None:
@@ -60,18 +60,18 @@ class OracleCredentials:
             self._signer = self._made()
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Name one attempt, and sign it."""
+        """Give one attempt its request id, and sign it."""
         self.open()
         assert self._signer is not None
         request.headers["opc-request-id"] = uuid.uuid4().hex
         try:
             self._signer(request)
-        except Exception as error:  # these signers ask other services for their tokens, over a client of their own
+        except Exception as error:  # these signers get tokens from other services, with an HTTP client of their own
             raise NotSignedError(_text("a request could not be signed", error)) from error
         return request
 
     def refresh(self) -> bool:
-        """Read token and keys again; True when that gives other credentials, or may."""
+        """Read token and keys again; True if the credentials have changed, or may have."""
         before = self._token
         try:
             fresh = self._made()
@@ -82,9 +82,7 @@ class OracleCredentials:
         return self._token != before or self._kind in {"instance_principal", "resource_principal", "ambient"}
 
     def _made(self) -> Signer:
-        if (
-            self._access.withheld is not None
-        ):  # whatever the address says of credentials: a stranger may have written it
+        if self._access.withheld is not None:  # even if the address names credentials: a stranger may have written it
             raise NotSignedError("nothing is signed for a server that only a run directory names")
         if self._kind == "ambient":
             return self._ambient()
@@ -126,7 +124,7 @@ class OracleCredentials:
 
 
 def domain_of(region: str) -> str:
-    """The second-level domain of a region's realm, as far as ``oci`` knows it. Asks no service."""
+    """The second-level domain of a region's realm, if ``oci`` knows it, else ``DOMAIN``. Asks no service."""
     try:
         from oci import regions
     except ImportError:

@@ -1,7 +1,7 @@
-"""What a workspace of Oracle AI Data Platform keeps, to create, read and search: MLflow's calls with differences.
+"""Creates, reads and searches the content of an Oracle AI Data Platform workspace: MLflow's calls with differences.
 
 Only documented fields and calls; a retry token for each write, the same for all its attempts, so that every write may
-be repeated; finite numbers only; no files.
+be repeated; finite numbers only; files are listed, but neither sent nor read.
 """
 
 # ruff: noqa: ARG002 - the arguments are those of every dialect
@@ -42,7 +42,7 @@ class OracleStore(RestStore):
 
     @classmethod
     def at(cls, address: OracleAddress, access: Access) -> OracleStore:
-        """The workspace of this address.
+        """Return the store for the workspace at this address.
 
         Raises:
             ImportError: the package that signs is not installed.
@@ -58,7 +58,7 @@ class OracleStore(RestStore):
         return cls(base_uri(address), Transport(access, credentials=credentials))
 
     def about(self) -> About:
-        """The service tells its time only."""
+        """The service reports only its clock, not its version."""
         reply = self._transport.post(self._url("experiments/search"), b'{"max_results":1}')
         return About(None, clock_of(reply), self.limits, self.notes)
 
@@ -67,12 +67,12 @@ class OracleStore(RestStore):
         return entities_json.experiment(self._get("experiments/get-by-name", {"experiment_name": name})["experiment"])
 
     def list_experiments(self) -> Iterator[Experiment]:
-        """By the search that finds all: there is no list."""
+        """All experiments, by a search: there is no list call."""
         for body in self._pages("POST", "experiments/search", {"max_results": 1_000}, "experiments"):
             yield entities_json.experiment(body)
 
     def create_run(self, experiment_id: str, about: RunInfo, tags: Mapping[str, str]) -> Run:
-        """Make a run; who makes it is a tag, for the service knows that of each request by itself."""
+        """Create a run; the user is sent only as a tag, since the service itself knows the user of each request."""
         user = {} if about.user_id is None else {"mlflow.user": about.user_id}
         return super().create_run(experiment_id, replace(about, user_id=None), user | dict(tags))
 
@@ -84,19 +84,19 @@ class OracleStore(RestStore):
     def log_batch(
         self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
-        """Log one request's worth, or nothing of it if a value is not finite."""
+        """Log one batch in one request, or nothing of it if a value is not finite."""
         _check_finite(metrics)
         super().log_batch(run_id, metrics, params, tags)
 
     def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
-        """There is no way."""
+        """Refuse: the service has no call that returns files."""
         raise NotSupportedByServer(
             f"artifact {one_line(path)!r}: Oracle AI Data Platform has no call that gives files of a run; "
             "where they lie is in the run's artifact_uri"
         )
 
     def _outcome_of(self, reply: Reply, call: str) -> Outcome[dict[str, Any]]:
-        # With a token to repeat it by, a write that the service has failed at is worth another try.
+        # The retry token makes repeating safe, so a request that the service failed at (500) is worth another try.
         return replace(oracle_outcome_of(reply, call), suspect=False)
 
     def _write_headers(self, call: str) -> Mapping[str, str]:

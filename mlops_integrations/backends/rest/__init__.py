@@ -1,1 +1,1 @@
-"""What all MLflow-shaped APIs share: their JSON, what replies mean, and the calls of ``TrackingClient``."""
+"""Shared by all MLflow-shaped APIs: JSON, interpretation of replies, artifacts, and ``TrackingClient``'s calls."""

@@ -1,7 +1,8 @@
-"""Where a run's artifacts belong, and the way there: through MLflow's artifact proxy, or into a local directory.
+"""Delivers a run's artifacts: through MLflow's artifact proxy, or into a local directory.
 
 A server names a run's artifact root as a URI. ``mlflow-artifacts:`` means that the server takes files itself. A local
-path is used only if it is there already: it is the server's, and on another machine it would be some other directory.
+path is used only if it exists already (its last three levels may be missing): it is the server's path, and on another
+machine it would be a different directory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NO_WAY: Final = "no way to the artifact store"
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _OWN_LEVELS: Final = 3
-"""How many directories at the end of a local artifact root may be missing: EXPERIMENT/RUN/artifacts."""
+"""So many directories at the end of a local artifact root may be missing: EXPERIMENT/RUN/artifacts."""
 
 
 def deliver(
@@ -34,16 +35,16 @@ def deliver(
     glance: Callable[[], None],
     outcome_of: Callable[[Reply, str], Outcome[dict[str, Any]]],
 ) -> Outcome[None]:
-    """Bring a file to a run's artifacts, and see that it is there in full length.
+    """Send a file to a run's artifacts; through the proxy, also verify that it arrived in full length.
 
     Args:
         transport: the way to the tracking server.
         tracking_uri: the tracking server.
         artifact_uri: the run's artifact root, as the server names it.
-        path: where below it.
-        file: the file.
-        glance: called again and again while the file is on its way; what it raises ends that.
-        outcome_of: what a reply of this dialect to a call means.
+        path: the artifact's path below that root.
+        file: the local file.
+        glance: called again and again during the transfer; an exception from it ends the transfer.
+        outcome_of: interprets a reply of this dialect to a call.
     """
     root = urlsplit(artifact_uri)
     if root.scheme == "mlflow-artifacts":
@@ -67,7 +68,7 @@ def _no_way(message: str) -> Outcome[None]:
 
 
 def _seen(listed: Outcome[dict[str, Any]], name: str, file: Path) -> Outcome[None]:
-    """Whether the proxy's list has the file in full length."""
+    """OK if the proxy lists the file in full length, else RETRY or the failure of the listing."""
     if not listed.ok or listed.value is None:
         return listed.bare()
     wanted = file.stat().st_size
@@ -108,7 +109,7 @@ def _copy(root: Path, path: str, file: Path, glance: Callable[[], None]) -> Outc
 
 
 class _Watched:
-    """A file that is read while an eye is kept on other things."""
+    """A file that calls ``glance`` before each block is read."""
 
     def __init__(self, file: IO[bytes], size: int, glance: Callable[[], None]) -> None:
         self._file = file
@@ -123,7 +124,7 @@ class _Watched:
             yield block
 
     def read(self, count: int = -1) -> bytes:
-        """A block."""
+        """Read one block."""
         self._glance()
         return self._file.read(_BLOCK_BYTES if count < 0 else count)
 

@@ -1,7 +1,7 @@
-"""JSON of any MLflow dialect, read into entities. Pure.
+"""Reads JSON of any MLflow dialect into entities. Pure.
 
-Ids come as numbers or strings, 64-bit integers as strings, lists that are empty are left out; a run's id is called
-``run_id`` or ``run_uuid``, its name and tags stand here or there. What is not there is None.
+Ids come as numbers or strings, 64-bit integers as strings, empty lists are left out; a run's id is called ``run_id``
+or ``run_uuid``, and the place of its name and tags differs. Missing optional fields become None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SOURCE_NUMBERS: Final = {1: "NOTEBOOK", 2: "JOB", 3: "PROJECT", 4: "LOCAL", 100
 
 
 def experiment(body: Json, runs: list[Json] | None = None) -> Experiment:
-    """An experiment; with its runs, where the answer holds them."""
+    """An experiment; with its runs, where the reply holds them."""
     return Experiment(
         experiment_id=str(body["experiment_id"]),
         name=str(body.get("name", "")),
@@ -48,7 +48,7 @@ def experiment(body: Json, runs: list[Json] | None = None) -> Experiment:
 def run(body: Json) -> Run:
     """A run with its content."""
     info, data = body["info"], body.get("data") or {}
-    tags = tuple(_tags(data)) or tuple(_tags(info))  # before 0.6 they stood with the info
+    tags = tuple(_tags(data)) or tuple(_tags(info))  # before 0.6 they were in the info
     return Run(
         info=run_info(info, {tag.key: tag.value for tag in tags}),
         data=RunData(
@@ -61,7 +61,7 @@ def run(body: Json) -> Run:
 
 
 def run_info(info: Json, tags: Mapping[str, str] | None = None) -> RunInfo:
-    """A run's info. What servers from 1.0 on keep in tags is taken from there."""
+    """A run's info. Fields that servers from 1.0 on keep in tags are read from there."""
     known = tags or {}
     return RunInfo(
         run_id=str(info.get("run_id") or info["run_uuid"]),
@@ -81,7 +81,7 @@ def run_info(info: Json, tags: Mapping[str, str] | None = None) -> RunInfo:
 
 
 def metric(body: Json) -> Metric:
-    """One value of a metric: NaN and infinities come as words, or as the largest float that an SQL store keeps."""
+    """One value of a metric. NaN and infinities come as words; SQL stores keep infinities as the largest float."""
     return Metric(
         key=str(body["key"]),
         value=number(body.get("value", 0.0)),
@@ -105,7 +105,7 @@ def number(value: object) -> float:
     """A float from a number or one of the words "NaN", "Infinity", "-Infinity".
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the value is neither.
     """
     if isinstance(value, str):
         return {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}.get(value) or float(value)
@@ -115,14 +115,14 @@ def number(value: object) -> float:
 
 
 def spelled(value: float) -> float | str:
-    """The float itself, or the word for what is not finite, as it is sent."""
+    """The value as it is sent: the float itself, or the word for NaN or an infinity."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def comparable(value: float) -> float | str:
-    """The value as it is sent; the largest floats are infinities, for that is how SQL stores keep these."""
+    """The value as it is sent; the largest floats become infinities, since SQL stores keep infinities as these."""
     return spelled(math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value)
 
 

@@ -1,4 +1,4 @@
-"""Search conditions, compiled into what a dialect takes. Pure."""
+"""Compiles search conditions into a dialect's search language. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def as_filter(clauses: Sequence[Clause]) -> str:
-    """The filter string of servers from 0.9 on.
+    """Return the filter string for servers from 0.9 on.
 
     Raises:
         ValueError: a name or value can't be written in that language.
@@ -25,11 +25,11 @@ def as_filter(clauses: Sequence[Clause]) -> str:
 
 
 def as_anded_expressions(clauses: Sequence[Clause]) -> list[dict[str, object]]:
-    """The expressions of the 2018 preview. Servers of that time take ``=``, not the ``==`` of their document.
+    """Return the expressions for the 2018 preview. Servers of that time accept ``=``, not the ``==`` of their document.
 
     Raises:
         ValueError: a number is not finite.
-        NotSupportedByServer: no server of that time takes the comparator.
+        NotSupportedByServer: no server of that time accepts the comparator.
     """
     return [_expression(clause) for clause in clauses]
 

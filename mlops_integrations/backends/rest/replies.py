@@ -1,6 +1,6 @@
-"""What replies mean: MLflow's error codes and statuses, told apart into what to do next. Pure.
+"""Interprets replies: maps MLflow's error codes and statuses to the next step. Pure.
 
-A success counts only with the documented reply of its call: gateways answer 200 and JSON of their own, too.
+A success counts only with the documented reply of its call: gateways, too, answer with 200 and JSON of their own.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ T = TypeVar("T")
 _NAME_LENGTH: Final = 1_000
 _WITHHELD: Final = " (no credentials were sent to this server)"
 NO_SUCH_CALL: Final = "NO_SUCH_CALL"
-"""Our own code for an answer that knows nothing of what was called."""
+"""Our own code for a 404 or 405 that is not MLflow's own error: this call does not exist at this address."""
 
 _DENIED_CODES: Final = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 _SUSPECT_CODES: Final = frozenset({"INTERNAL_ERROR", "BAD_REQUEST"})
-"""What MLflow says when its database fails: of the moment (no connection is left), or of this very request."""
+"""MLflow's codes when its database fails: temporarily (no connection is left), or because of this very request."""
 _TRANSIENT_CODES: Final = frozenset(
     {
         *_SUSPECT_CODES,
@@ -48,14 +48,14 @@ _TRANSIENT_CODES: Final = frozenset(
     }
 )
 _TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 502, 503, 504})
-"""What a gateway says about the moment, whatever code of its own it adds. 500 is none of them: old servers say so
-about wrong requests, too.
+"""A gateway's temporary failures, regardless of any error code that it adds. Without 500: old servers use it for wrong
+requests, too.
 """
 
 _EMPTY_REPLIES: Final = frozenset(
     {"runs/log-batch", "runs/log-metric", "runs/log-parameter", "runs/set-tag", "runs/delete"}
 )
-"""Calls that are answered with ``{}``, and with nothing else."""
+"""Calls whose reply is always ``{}``."""
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "experiments/create": ("experiment_id", "experimentId"),
     "experiments/get": ("experiment",),
@@ -65,9 +65,9 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "runs/update": ("run_info",),
     "params/get": ("parameter",),
     "metrics/get": ("metric",),
-    "get-artifact": (),  # a file: no JSON is its reply
+    "get-artifact": (),  # its reply is a file, never JSON
 }
-"""Calls whose reply has one of these fields, whatever else is there."""
+"""Calls whose reply has at least one of these fields."""
 _LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "experiments/list": ("experiments",),
     "experiments/search": ("experiments", "next_page_token"),
@@ -79,7 +79,7 @@ _LISTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def is_reply_of(call: str, body: Mapping[str, Any]) -> bool:
-    """Whether this is what a call is documented to be answered with when it was done."""
+    """True if the body is the documented reply to a call that was done."""
     if "error_code" in body:
         return False
     if call in _EMPTY_REPLIES:
@@ -90,14 +90,14 @@ def is_reply_of(call: str, body: Mapping[str, Any]) -> bool:
 
 
 def unacknowledged(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
-    """The outcome of a success that is not this call's: asked again, once it is seen what is there."""
+    """The outcome of a success status without this call's reply: repeat it, after a check of the server's data."""
     text = f"HTTP {reply.status}, but no answer to {call}: {reply.text or 'nothing'}"
     hint = "is this an MLflow server, or does a gateway answer in its place?"
     return Outcome(Kind.RETRY, None, f"{text} ({hint})", None, reply.retry_after, ambiguous=True, unacknowledged=True)
 
 
 def outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
-    """What a reply to this call means: by the server's own error code first, since the status of old servers lies."""
+    """Interpret a reply to this call: first by the server's error code, since old servers' statuses are unreliable."""
     status, body = reply.status, reply.body
     if status is None:
         return Outcome(Kind.RETRY, None, reply.text, ambiguous=reply.sent)
@@ -127,7 +127,7 @@ def outcome_of(reply: Reply, call: str) -> Outcome[dict[str, Any]]:
 
 
 def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[str, Any]], T]) -> Outcome[T]:
-    """The wanted part of an answer; a failure says what was asked for."""
+    """Extract the wanted part of a reply; a failure's message starts with ``what``, the request in words."""
     if not outcome.ok or outcome.value is None:
         message = f"{what}: {outcome.message}" if what else outcome.message
         return outcome.failed(message)
@@ -139,7 +139,7 @@ def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[s
 
 
 def updated(outcome: Outcome[dict[str, Any]], run_id: str) -> Outcome[None]:
-    """The outcome of ``runs/update``, which is answered with the run that was changed."""
+    """The outcome of ``runs/update``, whose reply must hold the changed run."""
 
     def check(body: dict[str, Any]) -> None:
         info = body["run_info"]
@@ -150,7 +150,7 @@ def updated(outcome: Outcome[dict[str, Any]], run_id: str) -> Outcome[None]:
 
 
 def without_texts_of(run: Mapping[str, Any], batch: Batch) -> Batch:
-    """The batch without the parameters and tags that a run already has, as ``runs/get`` tells it."""
+    """The batch without the parameters and tags that the run, as returned by ``runs/get``, already has."""
     data = entities_json.run(run).data
     params = {(param.key, param.value) for param in data.params}
     tags = {(tag.key, tag.value) for tag in data.tags}
@@ -162,19 +162,19 @@ def without_texts_of(run: Mapping[str, Any], batch: Batch) -> Batch:
 
 
 def rows_of(history: Mapping[str, Any]) -> set[Metric]:
-    """The values of one page of ``metrics/get-history``, in the form in which batches hold them."""
+    """The values of one page of ``metrics/get-history``, in the form that ``comparable`` returns."""
     entries = (entities_json.metric(entry) for entry in history.get("metrics") or ())
     return {(entry.key, entities_json.comparable(entry.value), entry.timestamp, entry.step or 0) for entry in entries}
 
 
 def comparable(metric: Metric) -> Metric:
-    """A batch's metric in the form in which it can be held against ``rows_of``."""
+    """A batch's metric in a form that can be compared with ``rows_of``."""
     key, value, time, step = metric
     return key, entities_json.comparable(entities_json.number(value)), time, step
 
 
 def _name(given: object) -> str:
-    """A server's id of something, which becomes part of addresses and of what is shown."""
+    """Check an id from the server, which becomes part of URLs and messages."""
     name = str(given)
     if not name.isprintable() or len(name) > _NAME_LENGTH:
         raise ValueError("that is no id")
@@ -182,7 +182,7 @@ def _name(given: object) -> str:
 
 
 def server_run(run: dict[str, Any]) -> ServerRun:
-    """A run, as far as the uploader wants to know it."""
+    """A run's JSON, reduced to the fields that the uploader needs."""
     info, data = run["info"], run.get("data", {})
     return ServerRun(
         run_id=_name(info.get("run_id") or info["run_uuid"]),

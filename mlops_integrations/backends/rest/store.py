@@ -1,7 +1,7 @@
-"""What a tracking server keeps, to create, read and search: as MLflow's servers from 1.0 on speak it.
+"""Creates, reads and searches a tracking server's content: the API of MLflow's servers from 1.0 on.
 
-Other dialects are this with their differences. A failure is an exception, with the server's code and message in it.
-Calls that may be repeated are, a few times, when the server or the way to it is in trouble.
+Other dialects override what differs. A failure is an exception with the server's code and message. When the server or
+the way to it is in trouble, calls that are safe to repeat are repeated a few times.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _EXISTS_CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a server tells of itself, and what is known of its kind."""
+    """A server's version and clock, and the limits and notes of its dialect."""
 
     version: str | None
     clock: float | None
-    """Its time, in seconds since 1970."""
+    """The server's time, in seconds since 1970."""
     limits: Limits
     notes: Sequence[str]
 
@@ -81,10 +81,10 @@ class RestStore:
     limits = MLFLOW_LIMITS
     notes: Sequence[str] = ()
     run_key = "run_id"
-    """What a run's id is called in requests."""
+    """The field name of a run's id in requests."""
     denied_hint = "MLFLOW_TRACKING_USERNAME, …"
     last_answer: Answer | None = None
-    """What the server said of the last request that it did."""
+    """Metadata of the reply to the last successful request."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class RestStore:
         self._sleep = sleep
 
     def about(self) -> About:
-        """What the server tells of itself."""
+        """Return the server's version and clock, and its dialect's limits and notes."""
         reply = self._transport.get(f"{self.uri}/version", {})
         version = reply.text if reply.status == requests.codes.ok and _VERSION.fullmatch(reply.text) else None
         return About(version, clock_of(reply), self.limits, self.notes)
@@ -105,7 +105,7 @@ class RestStore:
     # -- experiments --------------------------------------------------------------------------------------------
 
     def create_experiment(self, name: str, artifact_location: str | None, tags: Mapping[str, str]) -> str:
-        """Make an experiment; its id."""
+        """Create an experiment and return its id."""
         fields = {"name": name, "artifact_location": artifact_location, "tags": pairs(tags)}
         body = self._post("experiments/create", fields, repeatable=False)
         return str(body.get("experiment_id") or body["experimentId"])
@@ -116,7 +116,7 @@ class RestStore:
         return entities_json.experiment(body["experiment"], body.get("runs"))
 
     def get_experiment_by_name(self, name: str) -> Experiment:
-        """One experiment; of servers before 1.3, among all that there are."""
+        """One experiment; on servers before 1.3, found in the list of all."""
         try:
             body = self._get("experiments/get-by-name", {"experiment_name": name})
         except NotSupportedByServer:
@@ -127,7 +127,7 @@ class RestStore:
         return entities_json.experiment(body["experiment"])
 
     def list_experiments(self) -> Iterator[Experiment]:
-        """All that are not deleted; servers before 1.28 have another call for it."""
+        """All experiments that are not deleted; servers before 1.28 have another call for it."""
         try:
             for body in self._pages("POST", "experiments/search", {"max_results": _PAGE}, "experiments"):
                 yield entities_json.experiment(body)
@@ -138,7 +138,7 @@ class RestStore:
     # -- runs ---------------------------------------------------------------------------------------------------
 
     def create_run(self, experiment_id: str, about: RunInfo, tags: Mapping[str, str]) -> Run:
-        """Make a run; what has become of fields that today's servers keep as tags goes there."""
+        """Create a run; old fields that today's servers keep as tags are sent as tags."""
         known = {
             "mlflow.runName": about.name,
             "mlflow.user": about.user_id,
@@ -161,7 +161,7 @@ class RestStore:
         return entities_json.run(self._get("runs/get", {self.run_key: run_id})["run"])
 
     def update_run(self, run_id: str, status: RunStatus | None, end_time: int | None, name: str | None) -> RunInfo:
-        """Change what is given."""
+        """Change the given fields."""
         fields = {
             self.run_key: run_id,
             "status": None if status is None else str(status),
@@ -188,7 +188,7 @@ class RestStore:
     def log_batch(
         self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
-        """Log one request's worth."""
+        """Log one batch, in one request."""
         fields = {
             "run_id": run_id,
             "metrics": [metric_fields(metric) for metric in metrics],
@@ -210,14 +210,14 @@ class RestStore:
         self._post("runs/set-tag", {self.run_key: run_id, "key": tag.key, "value": tag.value})
 
     def get_param(self, run_id: str, key: str) -> Param:
-        """One parameter; today's servers have no call for it but the run."""
+        """One parameter, read from the run: today's servers have no other call for it."""
         for param in self.get_run(run_id).data.params:
             if param.key == key:
                 return param
         raise NotFoundError(f"run {one_line(run_id)} has no parameter {one_line(key)!r}", status=404)
 
     def get_metric(self, run_id: str, key: str) -> Metric:
-        """The last value of a metric, likewise."""
+        """The last value of a metric, read from the run like a parameter."""
         for metric in self.get_run(run_id).data.metrics:
             if metric.key == key:
                 return metric
@@ -230,10 +230,10 @@ class RestStore:
             for body in self._pages("GET", "metrics/get-history", fields, "metrics"):
                 yield entities_json.metric(body)
         except NotFoundError:
-            self.get_run(run_id)  # raises, if it is the run that is not there; else that metric was never logged
+            self.get_run(run_id)  # raises if the run does not exist; else the metric was never logged
 
     def check_lines(self, params: Sequence[Param]) -> None:
-        """Refuse what would ruin the run on file stores of those years.
+        """Refuse line breaks, which would ruin the run on the file stores of old servers.
 
         Raises:
             NotSupportedByServer: a parameter has a line break.
@@ -263,7 +263,7 @@ class RestStore:
         return self._ask(call, lambda: self._transport.get(self._url(call), query), reads=True)
 
     def _write_headers(self, call: str) -> Mapping[str, str]:  # noqa: ARG002 - for dialects that name their writes
-        """By which the server knows a write that it is asked for again."""
+        """Headers by which the server recognizes a repeated write."""
         return {}
 
     def _post(self, call: str, fields: Fields, *, repeatable: bool = True) -> dict[str, Any]:
@@ -315,7 +315,7 @@ class RestStore:
                 return outcome.value
             tries += 1
             may_help = outcome.kind is Kind.RETRY and not outcome.suspect and not _is_no_such_call(reply)
-            # A write that something else has answered may be done: whoever called looks what is there.
+            # A write with an undocumented reply may have been done: the caller has to check the server's data.
             may_help = may_help and (reads or not outcome.unacknowledged)
             if not may_help or tries == _TRIES or not (repeatable or not outcome.ambiguous):
                 raise self._error(call, reply)
@@ -323,7 +323,7 @@ class RestStore:
             self._sleep(pause * random.uniform(0.5, 1.0))
 
     def _error(self, call: str, reply: Reply, shown: str | None = None) -> ServerError:
-        """The exception for a reply to a call, which is shown by its name unless another text says more."""
+        """The exception for a reply; its message starts with ``shown``, or else with the call's name."""
         outcome = self._outcome_of(reply, call)
         text = f"{shown or call}: {outcome.message or reply.text}"
         if outcome.request_id is not None and outcome.request_id not in text:
@@ -349,7 +349,7 @@ class RestStore:
 
 
 def clock_of(reply: Reply) -> float | None:
-    """The server's time, in seconds since 1970, if it tells."""
+    """The server's time, in seconds since 1970, if the reply has it."""
     header = reply.headers.get("Date")
     try:
         return None if header is None else email.utils.parsedate_to_datetime(header).timestamp()
@@ -358,13 +358,13 @@ def clock_of(reply: Reply) -> float | None:
 
 
 def _is_no_such_call(reply: Reply) -> bool:
-    """A page for people, or nothing, in place of an answer: this server knows no such call."""
+    """True for a web page, or a 404 or 405 without JSON: this server has no such call."""
     missing = {requests.codes.not_found, requests.codes.method_not_allowed}
     return reply.body is None and (reply.status in missing or (reply.status == requests.codes.ok and reply.is_html))
 
 
 def metric_fields(metric: Metric) -> dict[str, object]:
-    """A metric as requests hold it: words for what is not finite, integers that are integers."""
+    """A metric as requests hold it: words for NaN and infinities, true integers."""
     value = entities_json.spelled(metric.value)
     return {"key": metric.key, "value": value, "timestamp": int(metric.timestamp), "step": int(metric.step or 0)}
 
