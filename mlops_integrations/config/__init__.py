@@ -1,1 +1,1 @@
-"""Settings, from arguments and the environment: the only readers of environment variables."""
+"""Settings, from arguments and the environment. Elsewhere only the side process reads a variable: its search path."""

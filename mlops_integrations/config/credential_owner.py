@@ -1,6 +1,6 @@
-"""Whom the user's credentials are for: the server that the user has named, and no other. Pure.
+"""Decides which server gets the user's credentials: the one that the user has named, and no other. Pure.
 
-A run directory names a server, too; somebody else may have written that.
+A run directory names a server, too, but somebody else may have written that.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _VARIABLES: Final = (
     "MLFLOW_TRACKING_AUTH",
 )
 _PORTS: Final = {"http": 80, "https": 443}
-# Written out, since libraries read odd addresses differently: of "http://theirs\@mine" one sees the host "mine", and
-# another connects to "theirs". An address that is not as plain as this means no server that could be compared.
+# Our own pattern, since libraries parse odd addresses differently: in "http://theirs\@mine" one sees the host "mine",
+# and another connects to "theirs". An address that is not as plain as this has no origin to be compared.
 _PLAIN: Final = re.compile(
     r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?(?:/.*)?", re.IGNORECASE | re.ASCII
 )
@@ -35,17 +35,17 @@ class Withheld:
     """Credentials that a server does not get. Holds no secret."""
 
     what: tuple[str, ...]
-    """Where they stand: names of variables, or words."""
+    """Where they come from: names of variables, or words."""
     owner: str | None
-    """The server that they are for, as ``https://host:443``; None: the user has named none."""
+    """The server that they are for, normally as ``https://host:443``; None: the user has named none."""
     address: str
-    """What names the other server so that it gets them, as ``--to`` and MLFLOW_TRACKING_URI take it."""
+    """The URI for ``--to`` or MLFLOW_TRACKING_URI with which this server gets them."""
     needed: bool = False
-    """Without them there is no use in asking that server."""
+    """Without them, requests to this server are useless."""
 
 
 def origin(uri: str) -> str | None:
-    """Scheme, host and port of a tracking URI, as ``https://host:443``; None where it does not tell them plainly."""
+    """Return scheme, host and port of a tracking URI, as ``https://host:443``; None if they are not plain."""
     try:
         address = oracle_uri.parse(uri)
     except ValueError:
@@ -58,18 +58,18 @@ def origin(uri: str) -> str | None:
 
 
 def same_server(one: str, other: str) -> bool:
-    """Whether two addresses mean the same server, whatever their paths. No name is looked up."""
+    """True if two addresses mean the same server, whatever their paths. No host name is resolved."""
     return one == other or (origin(one) is not None and origin(one) == origin(other))
 
 
 def withheld(destination: str, named: str | None, environ: Mapping[str, str], *, in_uri: bool) -> Withheld | None:
-    """What there is of credentials, and is not for this server; None where there is nothing.
+    """Return the user's credentials that are not for this server; None if there are none.
 
     Args:
         destination: the server, which the user has not named.
         named: the server that the user has named.
         environ: the environment.
-        in_uri: whether the user's URI holds credentials, or stands for some.
+        in_uri: True if the user's URI holds credentials, or stands for some.
     """
     what = ["MLFLOW_TRACKING_URI"] if in_uri else []
     what += [name for name in _VARIABLES if environ.get(name) and not (in_uri and name in _USER_AND_PASSWORD)]
@@ -84,7 +84,7 @@ def withheld(destination: str, named: str | None, environ: Mapping[str, str], *,
 
 
 def _is_databricks(uri: str, environ: Mapping[str, str]) -> bool:
-    """Whether this is the workspace that ``databricks`` stands for here."""
+    """True if this is the workspace that ``databricks`` stands for here."""
     try:
         return same_server(databricks.workspace("databricks", environ)[0], uri)
     except (ValueError, RuntimeError):  # none is configured; there is no home directory

@@ -1,7 +1,7 @@
 """Databricks as a tracking server: ``databricks`` or ``databricks://PROFILE`` stand for a workspace's host and token.
 
-From ``DATABRICKS_HOST`` and ``DATABRICKS_TOKEN``, or from the configuration file of Databricks' own tools. A personal
-access token is sent as the password of the user "token", which Databricks takes besides a bearer token.
+They come from ``DATABRICKS_HOST`` and ``DATABRICKS_TOKEN``, or from the configuration file of Databricks' own tools. A
+personal access token is sent as the password of the user "token", which Databricks accepts besides a bearer token.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ USER: Final = "token"
 
 
 def is_meant(uri: str) -> bool:
-    """Whether a tracking URI names a Databricks workspace so."""
+    """True if a tracking URI names a Databricks workspace in this way."""
     return uri.strip() == "databricks" or uri.strip().startswith("databricks://")
 
 
 def workspace(uri: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The workspace's address, and the token.
+    """Return the workspace's address and its token.
 
     Raises:
-        ValueError: one of them is nowhere to be found; the message says where it is looked for.
+        ValueError: one of them is not found; the message says where it is looked for.
     """
     profile = urlsplit(uri.strip()).netloc or environ.get("DATABRICKS_CONFIG_PROFILE") or ""
     host, token = environ.get("DATABRICKS_HOST"), environ.get("DATABRICKS_TOKEN")

@@ -12,7 +12,7 @@ _JOB_VARIABLES: Final = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "TORCHELASTIC_RU
 
 
 def rank(environ: Mapping[str, str] | None = None) -> int:
-    """This process's number among those that train together, as their launcher tells it; 0 without one."""
+    """Return this process's number among those that train together, as their launcher sets it; 0 without one."""
     env = os.environ if environ is None else environ
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         if env.get(name, "").isdecimal():
@@ -21,13 +21,13 @@ def rank(environ: Mapping[str, str] | None = None) -> int:
 
 
 def job_tags(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The job that this process belongs to: tags of its runs."""
+    """Return the job that this process belongs to, as tags of its runs."""
     env = os.environ if environ is None else environ
     return {name: env[name] for name in _JOB_VARIABLES if env.get(name)}
 
 
 def user_name() -> str | None:
-    """Who runs this, by the name that MLflow's own client gives."""
+    """Return the user's name, as MLflow's own client gives it; None if there is none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # no such user, as in a container with a foreign user id
@@ -35,7 +35,7 @@ def user_name() -> str | None:
 
 
 def source() -> tuple[str, str]:
-    """What runs here and its kind (LOCAL or NOTEBOOK), as MLflow's own client names them."""
+    """Return the running program and its kind (LOCAL or NOTEBOOK), as MLflow's own client names them."""
     notebook = os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_NOTEBOOK")
     if "ipykernel" in sys.modules:
         return notebook or "notebook", "NOTEBOOK"

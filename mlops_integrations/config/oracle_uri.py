@@ -1,8 +1,8 @@
-"""What a tracking URI says of an Oracle AI Data Platform: read from its two spellings. Imports nothing of ours.
+"""Parses the two spellings of an Oracle AI Data Platform's tracking URI. Imports nothing of ours.
 
-``https://host/20260430/aiDataPlatforms/{id}/workspaces/{key}[/mlops]`` says all of it. In
-``oracle-aidp://{region}/{id}/{key}`` the host follows from the region. Either may go on with options, none of which
-is a secret: they stand in the journal.
+``https://host/20260430/aiDataPlatforms/{id}/workspaces/{key}[/mlops]`` is complete. In
+``oracle-aidp://{region}/{id}/{key}`` the host follows from the region. Options may follow either; none of them is a
+secret: they are stored in the journal.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _REGION: Final = re.compile(r"[a-z0-9-]+")
 
 @dataclass(frozen=True, slots=True)
 class OracleAddress:
-    """One workspace of one platform, and how to prove that one may use it."""
+    """One workspace of one platform, and how to authenticate."""
 
     region: str | None
-    """None: the endpoint says where it is."""
+    """None: the endpoint is given instead."""
     endpoint: str | None
-    """``https://host[:port]``; None: that of the region."""
+    """``https://host[:port]``; None: the region's."""
     prefix: str
-    """What stands before ``/aiDataPlatforms``: the version of the API, and what a gateway has put before it."""
+    """The path before ``/aiDataPlatforms``: the version of the API, after any prefix of a gateway."""
     platform: str
     workspace: str
     auth: str | None = None
-    """One of ``AUTH_KINDS``; None: what the environment and the profile suggest."""
+    """One of ``AUTH_KINDS``; None: as the environment and the profile suggest."""
     profile: str | None = None
-    """The section of the configuration file; None: what the environment suggests."""
+    """The section of the configuration file; None: as the environment suggests."""
 
     def base(self, domain: str = DOMAIN) -> str:
-        """The address below which the calls lie.
+        """Return the address that the paths of API calls are appended to.
 
         Args:
             domain: the second-level domain of the region's realm.
@@ -53,10 +53,10 @@ class OracleAddress:
 
 
 def parse(uri: str) -> OracleAddress | None:
-    """What the URI says; None where it is not one of an Oracle AI Data Platform.
+    """Return the parsed URI; None if it is not one of an Oracle AI Data Platform.
 
     Raises:
-        ValueError: it is meant to be one, and is none. The text holds nothing of the URI's user and password.
+        ValueError: it is meant to be one, but malformed. The text holds nothing of the URI's user and password.
     """
     parts = urlsplit(uri.strip())
     if parts.scheme.lower() == SCHEME:
@@ -67,7 +67,7 @@ def parse(uri: str) -> OracleAddress | None:
 
 
 def canonical(uri: str) -> str | None:
-    """The one spelling under which a workspace is remembered; None where the URI is not one of Oracle's.
+    """Return the one spelling under which a workspace is stored; None if the URI is not one of Oracle's.
 
     Raises:
         ValueError: as ``parse`` says.
@@ -152,5 +152,5 @@ def _options(parts: SplitResult) -> dict[str, str]:
 
 
 def _segment(name: str) -> str:
-    """One segment of a path, whatever is in the name."""
+    """Return a name as one segment of a path, whatever it contains."""
     return quote(name, safe="")

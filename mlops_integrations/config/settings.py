@@ -1,7 +1,8 @@
-"""Settings from arguments and the environment. The only reader of ``os.environ``; read when a run is created.
+"""Settings from arguments and the environment, read when a run is created.
 
-An argument that makes no sense raises ``ValueError``. A variable that makes no sense is said and its default taken:
-a training must not fail for a typo in a job file.
+Only this module, ``launch`` and the side process (its search path) read ``os.environ``.
+An invalid argument raises ``ValueError``. An invalid variable never raises: its default is used, as a rule with a
+warning, since a training must not fail because of a typo in a job file.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to get into a server: credentials, certificates, time-outs. Never journaled, never on a command line."""
+    """Access to a server: credentials, certificates, time-outs. Never journaled, never on a command line."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -47,32 +48,32 @@ class Access:
     timeout: float = REQUEST_SECONDS
     """Seconds without a byte from the server before a request counts as failed."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Names and values that go along with every request."""
+    """Names and values that are sent with every request."""
     request_auth: str | None = None
-    """The name of a plugin of MLflow's own client that signs requests."""
+    """Name of an MLflow client plugin that signs requests."""
     oracle_auth: str | None = None
     """How requests to Oracle are signed, one of ``oracle_uri.AUTH_KINDS``."""
     oracle_profile: str | None = None
     oracle_config: str | None = None
     """Oracle's configuration file; None: the one in the home directory."""
     withheld: Withheld | None = None
-    """What the user has of credentials, and this server does not get."""
+    """The user's credentials that this server does not get."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is made with."""
+    """The settings of a run."""
 
     root: Path
     root_is_explicit: bool
     mode: str
     uploader: str
     device_values: str
-    """Whether values on a device are waited for in the log call ("eager"), or by a thread ("lazy")."""
+    """Whether the log call waits for values on a device ("eager"), or a thread does ("lazy")."""
     tracking_uri: str | None
-    """Without credentials; None records locally."""
+    """The server's address without credentials; None: record locally."""
     username: str | None
-    """Credentials that stood in the tracking URI."""
+    """Credentials from the tracking URI."""
     password: str | None = field(repr=False)
     experiment_name: str | None
     experiment_id: str | None
@@ -83,11 +84,11 @@ class Settings:
 
     @property
     def destination(self) -> str | None:
-        """Where the run is delivered while it goes on; None: nowhere, it is only recorded."""
+        """The server that the run is delivered to while it goes on; None: it is only recorded."""
         return self.tracking_uri if self.mode == "online" else None
 
     def without_secrets(self) -> Settings:
-        """The same, fit to be pickled."""
+        """Return the settings without secrets, fit to be pickled."""
         return replace(self, username=None, password=None)
 
 
@@ -102,10 +103,10 @@ def from_arguments(
     uploader: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Arguments first, then the environment, then the defaults.
+    """Return the settings: arguments first, then the environment, then the defaults.
 
     Raises:
-        ValueError: an argument makes no sense; the message tells what would.
+        ValueError: an argument is invalid; the message tells what is valid.
     """
     env = os.environ if environ is None else environ
     uri, username, password = _tracking_uri(tracking_uri, env)
@@ -131,9 +132,9 @@ def from_arguments(
 
 
 def access(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Access:
-    """How to get into the server that the user has named.
+    """Return the access to the server that the user has named.
 
-    With the credentials of the tracking URI, if it had some, else the environment's.
+    User and password come from the tracking URI, if it had some, else from the environment.
     """
     env = os.environ if environ is None else environ
     insecure = is_true("MLFLOW_TRACKING_INSECURE_TLS", env)
@@ -163,11 +164,11 @@ def access(settings: Settings | None = None, environ: Mapping[str, str] | None =
 
 
 def access_to(destination: str, named: Settings, environ: Mapping[str, str] | None = None) -> Access:
-    """How to get into a server that need not be the user's: credentials go only to the one that the user has named.
+    """Return the access to a server that need not be the user's: credentials go only to the one the user has named.
 
     Args:
         destination: the server, as a run directory may name it.
-        named: what the user has named, by argument or by MLFLOW_TRACKING_URI.
+        named: settings with the server that the user has named, by argument or by MLFLOW_TRACKING_URI.
         environ: Default: the process's own.
     """
     env = os.environ if environ is None else environ
@@ -183,18 +184,18 @@ def access_to(destination: str, named: Settings, environ: Mapping[str, str] | No
 
 
 def default_root(environ: Mapping[str, str] | None = None) -> Path:
-    """Where run directories are made, and looked for by the command line."""
+    """Return the directory where run directories are made, and where the command line looks for them."""
     env = os.environ if environ is None else environ
     return Path(env.get("MLOPS_DIR") or DEFAULT_ROOT).expanduser().absolute()
 
 
 def default_tracking_uri(environ: Mapping[str, str] | None = None) -> str | None:
-    """The environment's tracking server, without credentials, or None."""
+    """Return the environment's tracking server, without credentials, or None."""
     return _tracking_uri(None, os.environ if environ is None else environ)[0]
 
 
 def environment_names(destination: str, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether MLFLOW_TRACKING_URI names this server, so that it gets the credentials of the environment."""
+    """True if MLFLOW_TRACKING_URI names this server, so that it gets the credentials of the environment."""
     env = os.environ if environ is None else environ
     try:
         uri, _, _ = split_credentials(env.get("MLFLOW_TRACKING_URI", ""), env)
@@ -204,12 +205,12 @@ def environment_names(destination: str, environ: Mapping[str, str] | None = None
 
 
 def linger(environ: Mapping[str, str] | None = None) -> float:
-    """Seconds that a side process goes on trying after the run was ended or its process is gone."""
+    """Return the seconds that a side process goes on trying after the run was ended or its process is gone."""
     return _seconds("MLOPS_LINGER", os.environ if environ is None else environ, 600.0)
 
 
 def side_process_environment(settings: Settings, search_path: str) -> dict[str, str]:
-    """The environment of the side process: ours, the credentials of the URI, and tracking switched off within it."""
+    """Return the side process's environment: ours, with the URI's credentials, and with tracking switched off."""
     env = dict(os.environ) | {"MLOPS_MODE": "disabled", "MLOPS_SEARCH_PATH": search_path}
     if settings.username is not None:
         env |= {"MLFLOW_TRACKING_USERNAME": settings.username, "MLFLOW_TRACKING_PASSWORD": settings.password or ""}
@@ -217,7 +218,7 @@ def side_process_environment(settings: Settings, search_path: str) -> dict[str, 
 
 
 def is_true(name: str, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether a variable is switched on: 1, true, yes or on."""
+    """True if a variable is switched on: 1, true, yes or on."""
     env = os.environ if environ is None else environ
     return env.get(name, "").strip().lower() in _TRUE
 
@@ -258,7 +259,7 @@ def _choice(
 
 
 def _headers(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Of ``MLOPS_HEADERS``, a JSON object. What is wrong with it is said without showing it: it may hold secrets."""
+    """Return the headers in ``MLOPS_HEADERS``, a JSON object. The warning does not show it: it may hold secrets."""
     text = env.get("MLOPS_HEADERS", "").strip()
     if not text:
         return ()

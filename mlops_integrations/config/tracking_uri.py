@@ -1,4 +1,4 @@
-"""Tracking URIs: taken apart into an address and credentials; what is none is refused without showing secrets."""
+"""Splits tracking URIs into an address and credentials; refuses invalid ones without showing secrets."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mlops_integrations.config import databricks, oracle_uri
 
 
 def split_credentials(uri: str, environ: Mapping[str, str]) -> tuple[str, str | None, str | None]:
-    """A tracking URI without user, password, query and fragment; the user; the password.
+    """Return a tracking URI without user, password, query and fragment; the user; the password.
 
-    Of Oracle's URIs the query stays: it holds options, and can hold no secret.
+    Oracle's URIs keep their query: it holds options, and can hold no secret.
 
     Args:
-        uri: what was given.
-        environ: the environment, which has Databricks' workspace.
+        uri: the URI as given.
+        environ: the environment, which may name Databricks' workspace.
 
     Raises:
-        ValueError: this is no URI of a server that we can speak to.
+        ValueError: this is not the URI of a supported server.
     """
     try:
         parts = urlsplit(uri.strip())
@@ -61,7 +61,7 @@ def _wrong_scheme(uri: str, scheme: str) -> str:
 
 
 def _shown(uri: str) -> str:
-    """A text that may be any URI, without what may be a secret in it: what stands before the host, and the query."""
+    """Return any text without the parts that may be secret in a URI: user and password, query and fragment."""
     without_user = re.sub(r"^([a-zA-Z][\w+.\-]*:)?(//)?.*@", r"\1\2", uri.strip(), flags=re.DOTALL)
     return re.split(r"[?#]", without_user)[0]
 

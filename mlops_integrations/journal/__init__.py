@@ -1,1 +1,1 @@
-"""The run directory on disk: records, cursor, lease, and who is alive. It knows nothing of servers."""
+"""The run directory on disk: records, cursor, lease, life of processes. It knows nothing about servers."""

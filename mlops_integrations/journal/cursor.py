@@ -1,7 +1,7 @@
-"""How far one destination has got: what the uploader knows, as a file that everybody may read.
+"""The cursor: a file with the uploader's progress at one destination, for other processes to read.
 
-One file a destination, replaced after each acknowledged batch. It is the only way that news comes back to the
-training process: the server's run id, the link, trouble, counters.
+One file per destination, replaced after each acknowledged batch. It is the only way by which the training process
+learns the server's run id, the link, trouble and counters.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from mlops_integrations.journal import files
 from mlops_integrations.journal.ending import Ending
 
 Position: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A place in a file, in bytes."""
+"""An offset in a file, in bytes."""
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """Why nothing moves at the moment; ``stopped`` means that it won't by itself."""
+    """Reason why delivery makes no progress; ``stopped``: it won't resume by itself."""
 
     message: str
     since: int
     stopped: bool = False
     request_id: str | None = None
-    """The server's name for the last request that came to nothing."""
+    """The server's id of the last failed request."""
 
 
 class Sending(msgspec.Struct, frozen=True):
-    """Records that are on their way to a server that knows each write by a name."""
+    """Records on their way to a server that recognizes each write by its idempotency token."""
 
     positions: dict[str, Position]
-    """Where they end in each journal file."""
+    """Journal file name -> end of these records in it."""
     since: int
-    """When they were first sent by these names."""
+    """When they were first sent with these tokens."""
 
 
 class Cursor(msgspec.Struct):
@@ -46,44 +46,44 @@ class Cursor(msgspec.Struct):
     positions: dict[str, Position] = {}
     """Journal file name -> bytes of it that are acknowledged or set aside."""
     sending: Sending | None = None
-    """What lies behind ``positions`` and may have been sent."""
+    """Records after ``positions`` that may have been sent."""
     unsure: dict[str, int] = {}
-    """Up to where in each journal file something may have been sent: by an uploader that died, or by way of a cursor
-    that was lost.
+    """Journal file name -> offset up to which records may have been sent: by an uploader that died, or through another
+    cursor (a lost one, or one for another address).
     """
     doubled: int = 0
-    """Values sent again after the server had forgotten the first time's name, and did not show them: perhaps twice."""
+    """Values sent again as the server had forgotten the first token and did not show them: perhaps there twice."""
     dialect: str | None = None
-    """What the server speaks."""
+    """The server's dialect."""
     notes: list[str] = []
-    """What becomes there of things that such a server can't keep."""
+    """How this kind of server treats things that it can't keep."""
     experiment_id: str | None = None
     elsewhere: str | None = None
-    """The experiment that was asked for by hand (``sync --experiment``) instead of the recorded one."""
+    """Experiment given by hand (``sync --experiment``), used instead of the recorded one."""
     as_new: str | None = None
-    """Another run was asked for by hand (``sync --as-new``) instead of one to go on with: the name of this wish."""
+    """Random id of the ``sync --as-new`` command that asked for another run in place of the known one."""
     replaced: list[str] = []
-    """The server's ids of runs in whose place others were made."""
+    """The server's ids of runs that were replaced (see ``as_new``)."""
     run_id: str | None = None
     url: str | None = None
     intent: int | None = None
-    """When a creation was about to be asked for. With no ``run_id`` beside it: look for the run before asking again."""
+    """Time just before a creation request. If there is no ``run_id``: look for the run before another request."""
     ambiguous: bool = False
-    """A creation was asked for with no clear answer: the server may hold an empty twin."""
+    """A creation request had no clear answer: the server may hold an empty twin."""
     deleted_twins: list[str] = []
-    """Empty runs that such a creation had left behind."""
+    """Ids of empty runs that such a request had left behind; they were deleted."""
     parent_set: bool = False
     """The link to the parent is on the server."""
     points: int = 0
     """Metric values acknowledged."""
     refused: dict[str, int] = {}
-    """Records the server won't take, by reason; they stand in ``refused.jsonl``."""
+    """Records that the server refuses, by reason; they are in ``refused.jsonl``."""
     refused_first: dict[str, str] = {}
-    """The first name refused for each reason."""
+    """The first refused name for each reason."""
     shortened: int = 0
     """Texts cut to the server's limit; the journal has them whole."""
     artifacts_waiting: dict[str, str] = {}
-    """Files that are still to be sent: their paths among the run's artifacts, and where they lie in the directory."""
+    """Files still to be sent: path among the run's artifacts -> path in the run directory."""
     artifacts: int = 0
     """Files sent."""
     artifacts_kept: dict[str, int] = {}
@@ -98,7 +98,7 @@ class Cursor(msgspec.Struct):
     trouble: Trouble | None = None
 
     def covers(self, sizes: Mapping[str, int], ended: Ending | None = None) -> bool:
-        """Whether journals of these sizes are delivered, files and all, and with ``ended`` the status as well."""
+        """True if journals of these sizes are delivered, artifacts included; with ``ended``, the status too."""
         if self.artifacts_waiting or any(self.positions.get(name, 0) < size for name, size in sizes.items()):
             return False
         return ended is None or (self.status, self.reason, self.status_time) == (
@@ -109,26 +109,26 @@ class Cursor(msgspec.Struct):
 
     @property
     def is_unsure(self) -> bool:
-        """Whether what comes next may be on the server already."""
+        """True while the next records may be on the server already."""
         return any(self.positions.get(name, 0) < size for name, size in self.unsure.items())
 
     @property
     def stopped(self) -> bool:
-        """Whether delivery waits for somebody to do something."""
+        """True while delivery waits for a person to act."""
         return self.trouble is not None and self.trouble.stopped
 
 
-# Made once, when the module is imported: msgspec crashes where two threads decode a type for the first time at once.
+# Made once, at import: msgspec crashes when two threads decode a type for the first time at once.
 _decoder: Final = msgspec.json.Decoder(Cursor)
 
 
 def cursor_path(directory: Path, destination: str) -> Path:
-    """Where the cursor of a destination lies in a run directory."""
+    """Return the path of a destination's cursor in a run directory."""
     return directory / f"cursor-{hashlib.sha256(destination.encode()).hexdigest()[:12]}.json"
 
 
 def load(path: Path) -> Cursor | None:
-    """The cursor in a file; None where there is none, or none that can be read: delivery then starts again."""
+    """Return the cursor in a file; None if it is missing or unreadable: delivery then starts again."""
     try:
         return _decoder.decode(files.unseal(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
@@ -136,7 +136,7 @@ def load(path: Path) -> Cursor | None:
 
 
 def load_all(directory: Path) -> list[Cursor]:
-    """Every destination's cursor in a run directory, the one touched last at the end."""
+    """Return every destination's cursor in a run directory, the last modified one at the end."""
     paths = sorted(directory.glob("cursor-*.json"), key=lambda path: path.stat().st_mtime_ns)
     return [cursor for cursor in map(load, paths) if cursor is not None]
 
@@ -145,13 +145,13 @@ def save(path: Path, cursor: Cursor, *, durable: bool = False) -> None:
     """Replace the file by this cursor.
 
     Raises:
-        OSError: it could not be written; the old one stands.
+        OSError: it could not be written; the old one stays.
     """
     files.replace(path, files.seal(msgspec.json.encode(cursor)), durable=durable)
 
 
 class CursorView:
-    """The cursor of one destination as it is now, read again only when it has changed. For those who look often."""
+    """One destination's current cursor, read again only when it has changed. For frequent callers."""
 
     def __init__(self, directory: Path, destination: str | None) -> None:
         self._path = None if destination is None else cursor_path(directory, destination)
@@ -160,11 +160,11 @@ class CursorView:
 
     @property
     def last(self) -> Cursor | None:
-        """The last one that was seen, though its file may be gone."""
+        """The last cursor that was read, even if its file is gone."""
         return self._cursor
 
     def now(self) -> Cursor | None:
-        """The cursor, or None while there is none."""
+        """Return the cursor, or None while there is none."""
         if self._path is None:
             return None
         try:

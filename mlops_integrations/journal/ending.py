@@ -1,7 +1,8 @@
-"""How a run ended: the table of statuses, as pure functions.
+"""Tells how a run ended (status and reason), in pure functions.
 
-Precedence: what ``finish`` was told, what left the ``with`` block or the training; then the kernel's word on how the
-process ended; then what interpreter exit wrote down provisionally; then the bare fact that the process is gone.
+Precedence: the status given to ``finish``, or the exception that left the ``with`` block or the training; then the
+process's exit status from the kernel; then the provisional end that interpreter exit recorded; then the bare fact
+that the process is gone.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ _OWN_FAULT: Final = frozenset(
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGPIPE")
     if hasattr(signal, name)
 )
-"""Signals that a process brings upon itself; any other that ended it came from outside."""
+"""Signals that a process causes itself; any other fatal signal came from outside."""
 
 _UNTOLD: Final = (NOT_ENDED, "exit code ")
-"""Reasons of those that did not say what made them fail."""
+"""How reasons begin that do not tell the cause of a failure."""
 
 _REASON_LENGTH: Final = 2_000
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """A status, why, and when (ms since 1970)."""
+    """A status, its reason and its time (ms since 1970)."""
 
     status: str
     reason: str | None
@@ -47,7 +48,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """What was found out about a writer's process after it was gone: its wait status, if the kernel told it."""
+    """The end of a writer's process, as found after it was gone: with its wait status, if the kernel told it."""
 
     time: int
     wait_status: int | None = None
@@ -62,7 +63,7 @@ def of_exception(error: BaseException) -> tuple[str, str | None]:
         return of_exit_argument(error.code)
     try:
         text = f"{type(error).__qualname__}: {error}".strip().removesuffix(":")
-    except Exception:  # foreign code: it may fail even at saying what failed
+    except Exception:  # foreign code: even its error message may fail
         text = type(error).__qualname__
     return FAILED, _kept(text)
 
@@ -80,12 +81,12 @@ def of_exit_argument(code: object) -> tuple[str, str | None]:
 
 
 def _kept(text: str) -> str:
-    """As much of a reason as is kept, in well-formed Unicode: it may name a file, and file names are bytes."""
+    """Cut a reason to the length kept, in well-formed Unicode: it may name a file, and file names are bytes."""
     return text[:_REASON_LENGTH].encode(errors="backslashreplace").decode()
 
 
 def of_wait_status(wait_status: int, *, out_of_memory: bool = False) -> tuple[str, str | None]:
-    """Status and reason for a process's end in the form that ``waitpid`` gives it."""
+    """Status and reason for a process's wait status, as ``waitpid`` gives it."""
     code = os.waitstatus_to_exitcode(wait_status)
     if code >= 0:
         return of_exit_argument(code)
@@ -100,7 +101,7 @@ def of_wait_status(wait_status: int, *, out_of_memory: bool = False) -> tuple[st
 
 
 class Writer(msgspec.Struct, frozen=True):
-    """What is known of one journal file's end: who wrote it, when it began, its last word, what became of it."""
+    """One journal file's writer: its rank, when the file began, its end record, and its process's end if known."""
 
     identity: Identity | None
     rank: int
@@ -112,9 +113,13 @@ class Writer(msgspec.Struct, frozen=True):
 def of_run(writers: Sequence[Writer]) -> Ending | None:
     """How a run ended; None while one of its writers may still write.
 
-    As the writer did who said so last. A bystander has no say: a process that wrote beside another one, which said how
-    the run ended, and that went away without a word of its own; nor a process of a higher rank that all went well for.
-    But what made such a process fail is why the others went down with it, if it tells more than that it failed.
+    The last end of any writer wins; a writer without an end record counts by the begin of its file. Ignored:
+
+    * a writer that vanished without an end record, if its file began before another writer's explicit end;
+    * a rank above 0 that finished well or goes on (FINISHED, RUNNING).
+
+    But unless the run finished well, the first failure that a rank above 0 recorded is its cause and so its ending; if
+    the run failed itself, only a failure counts whose reason tells more than that it failed.
     """
     known = []
     for number, writer in enumerate(writers):
@@ -124,7 +129,7 @@ def of_run(writers: Sequence[Writer]) -> Ending | None:
         known.append((writer, ended))
     if not known:
         return None
-    # Within one ms a run may end and be re-opened: then the later file is the later one.
+    # A run may end and be re-opened within one ms: then the later file counts as later.
     ends = ((each.end, number) for number, each in enumerate(writers))
     told = max(
         ((end.time, number) for end, number in ends if end is not None and not end.provisional), default=(-1, -1)
@@ -148,17 +153,17 @@ def _of_writer(writers: Sequence[Writer], number: int) -> Ending | None:
     ends = [other.end for other in writers[:number] if other.identity == writer.identity and other.end is not None]
     before = ends[-1] if ends else None
     if found is not None and writer.end is None and before is not None and before.provisional:
-        # A thread has gone on logging while the interpreter was exiting, to the very end: that changes nothing.
+        # A thread went on logging during interpreter exit, into a new file: the end before that still counts.
         return resolve(before, writer.gone)
     requeued = before is not None and before.status == RUNNING
     if found is not None and requeued and found.status == KILLED:
-        # Its job went back into the queue: what was logged and how it was ended after that changes nothing.
+        # Its job went back into the queue: neither later log calls nor the kill change that.
         return Ending(RUNNING, None, found.time)
     return found
 
 
 def resolve(end: End | None, gone: Exit | None) -> Ending | None:
-    """How a writer ended, from its last record and what is known of its process; None while it has not."""
+    """Return how a writer ended, from its end record and its process's exit; None while it has not."""
     if end is not None and not end.provisional:
         return Ending(end.status, end.reason, end.time)
     if gone is None:
@@ -168,7 +173,7 @@ def resolve(end: End | None, gone: Exit | None) -> Ending | None:
     status, reason = of_wait_status(gone.wait_status, out_of_memory=gone.out_of_memory)
     if end is None:
         return Ending(status, reason, gone.time)
-    # Exit wrote down what it saw, which says more than an exit code does; a code above 0 only refutes a success.
+    # Interpreter exit recorded more than an exit code tells; a code above 0 only refutes a success.
     exited = os.WIFEXITED(gone.wait_status)
     says_more = end.status != FINISHED and end.reason != NOT_ENDED
     keeps = (exited and (status == FINISHED or says_more)) or status == end.status == KILLED

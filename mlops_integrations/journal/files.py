@@ -1,7 +1,7 @@
 """Small files that are replaced as a whole, so that a reader sees the old one or the new one. All are private.
 
-Those that say how far something is are sealed: a checksum before the text, as in the journal. A damaged digit there
-would be believed.
+Files of progress and exit statuses are sealed: a checksum before the text, as in the journal. Otherwise a damaged
+digit would be believed.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ def unseal(content: bytes) -> bytes:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """A descriptor of a file that, if it is made, is for its owner alone, whatever the umask. Follows no link.
+    """Open a file, private to its owner whatever the umask, and return the descriptor. Follows no link.
 
     Raises:
         OSError: it can't be opened.
     """
     fd = os.open(path, flags | _NOFOLLOW, _MODE)
     if os.fstat(fd).st_mode & 0o777 != _MODE and hasattr(os, "fchmod"):
-        with contextlib.suppress(OSError):  # another user's, or a file system that has no such thing
+        with contextlib.suppress(OSError):  # another user's file, or a file system without modes
             os.fchmod(fd, _MODE)
     return fd
 
 
 def make_private(path: Path) -> None:
-    """Make a directory that is for its owner alone, whatever the umask.
+    """Make a directory that is private to its owner, whatever the umask.
 
     Raises:
         OSError: it can't be made, or is there already.
@@ -60,7 +60,7 @@ def make_private(path: Path) -> None:
 
 
 def make_all_private(path: Path) -> None:
-    """The same with those above it that are missing; what is there already stays as it is.
+    """Make a private directory and its missing parents; existing ones stay as they are.
 
     Raises:
         OSError: one can't be made.
@@ -72,7 +72,7 @@ def make_all_private(path: Path) -> None:
 
 
 def replace(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Put ``content`` in place of the file; ``durable`` brings it to the storage device before it counts.
+    """Replace the file by one with ``content``; ``durable`` brings that to the storage device first.
 
     Raises:
         OSError: it could not be written; the old file is as it was.
@@ -90,7 +90,7 @@ def replace(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Make the file with its whole content at once; False when there already is one.
+    """Make the file with its whole content at once; False if it exists already.
 
     Raises:
         OSError: it could not be written.
@@ -103,7 +103,7 @@ def create(path: Path, content: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError:
-            # A file system without hard links: exclusive creation, for a moment without content.
+            # A file system without hard links: exclusive creation; the file is empty for a moment.
             return _create_exclusively(path, content)
         return True
     finally:
@@ -112,7 +112,7 @@ def create(path: Path, content: bytes) -> bool:
 
 
 def sync_name(path: Path) -> None:
-    """Bring a file's name to the storage device, and that of its directory, where the system can."""
+    """Bring a file's name and its directory's name to the storage device, where the system can."""
     sync_directory(path.parent)
     sync_directory(path.parent.parent)
 
@@ -133,7 +133,7 @@ def _write(path: Path, content: bytes, durable: bool) -> None:
         file.write(content)
         if durable:
             file.flush()
-            with contextlib.suppress(OSError):  # some file systems can't; the content stands all the same
+            with contextlib.suppress(OSError):  # some file systems can't; the content is written all the same
                 os.fsync(file.fileno())
 
 

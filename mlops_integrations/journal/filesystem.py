@@ -1,4 +1,4 @@
-"""Which file systems a journal should not lie on."""
+"""Detects network file systems, on which a journal should not lie."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOUNTS: Final = Path("/proc/self/mounts")
 
 
 def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
-    """The type of a network or FUSE file system that ``path`` lies on, or None (also where that can't be told)."""
+    """Return the type of the network or FUSE file system that ``path`` is on; None if none, or can't be told."""
     try:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:

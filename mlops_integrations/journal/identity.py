@@ -1,7 +1,7 @@
-"""Which process is which, and whether it still lives.
+"""Identifies processes, and tells whether they still live.
 
 Death is concluded only where this machine can know it: within the same boot and process namespace, or on the same
-host after another boot. From anywhere else a process is unknown, and nothing may be concluded.
+host after another boot. Any other process is unknown, and nothing may be concluded.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mlops_integrations.journal.records import Identity
 
 _GREATEST_PID: Final = 2**31 - 1
 START_TIME_FIELD: Final = 19
-"""Of ``/proc/PID/stat``, counted from the state."""
+"""Index in ``/proc/PID/stat``, counted from the state."""
 
 
 class Life(enum.Enum):
-    """What can be said of a process from here."""
+    """State of a process, as far as it can be told from here."""
 
     ALIVE = "alive"
     DEAD = "dead"
@@ -42,7 +42,7 @@ def _identity(pid: int) -> Identity:
 
 
 def of(pid: int) -> Identity:
-    """The identity of a process of this machine that lives."""
+    """The identity of a living process of this machine."""
     return Identity(
         host=socket.gethostname(),
         boot_id=boot_id(),
@@ -53,7 +53,7 @@ def of(pid: int) -> Identity:
 
 
 def life_of(identity: Identity, last_sign: float | None = None) -> Life:
-    """Whether the process lives; ``last_sign`` is when it was surely alive last, in seconds since 1970."""
+    """Tell whether the process lives; ``last_sign`` is when it was last surely alive, in seconds since 1970."""
     here = me()
     if sys.platform == "win32":
         return Life.ALIVE if identity == here else Life.UNKNOWN
@@ -66,7 +66,7 @@ def life_of(identity: Identity, last_sign: float | None = None) -> Life:
 
 def _life_of_neighbour(identity: Identity) -> Life:
     if not 0 < identity.pid <= _GREATEST_PID:
-        return Life.DEAD  # no process has such a number; to kill, it would mean many processes
+        return Life.DEAD  # no process has such a pid; for ``kill`` it would mean many processes
     try:
         os.kill(identity.pid, 0)
     except ProcessLookupError:
@@ -82,7 +82,7 @@ def _life_of_neighbour(identity: Identity) -> Life:
 
 
 def _died_with_an_earlier_boot(identity: Identity, here: Identity, last_sign: float | None) -> bool:
-    # A host name is no proof: two machines may share one. What was alive after this machine's boot ran elsewhere.
+    # A host name is no proof: two machines may share one. A process alive after this machine's boot ran elsewhere.
     booted = _boot_time()
     return (
         identity.host == here.host
@@ -96,7 +96,7 @@ def _died_with_an_earlier_boot(identity: Identity, here: Identity, last_sign: fl
 
 @functools.cache
 def boot_id() -> str | None:
-    """A name for the time since this machine was started, or None where the system tells none."""
+    """Return the id of this machine's present boot, or None if the system tells none."""
     if sys.platform == "darwin":
         return _ask("sysctl", "-n", "kern.bootsessionuuid")
     return _read(Path("/proc/sys/kernel/random/boot_id"))
@@ -115,7 +115,7 @@ def _boot_time() -> float | None:
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """Fields of ``/proc/PID/stat`` from the third, the state, on; None where there is none."""
+    """Return the fields of ``/proc/PID/stat`` from the third, the state, on; None if there is no such file."""
     text = _read(Path(f"/proc/{pid}/stat"))
     # The second field is the program's name in brackets, which may itself hold brackets and spaces.
     return None if text is None else text.rpartition(")")[2].split()

@@ -1,9 +1,9 @@
-"""One uploader a run directory: whoever made the file ``lease`` by exclusive creation, as long as it lives.
+"""One uploader per run directory: the process that made the file ``lease`` exclusively, as long as it lives.
 
 A dead holder's lease is taken over. A holder that can't be judged from here (another host or container) counts as
-alive while it renews the file. Whoever wants to deliver by hand asks for the lease; the uploaders of a live run let
-go of it. No lock is held over time: locks are inherited by forks, dropped by unrelated closes, and unsafe on network
-file systems. One is held for the moment of taking over, where it works.
+alive while it renews the file. A delivery by hand asks for the lease; the uploaders of a live run release it. No lock
+is held over time: locks are inherited by forks, dropped by unrelated closes, and unsafe on network file systems. One
+is held for the moment of acquiring, where locks work.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _WISH_SECONDS: Final = 5.0
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a lease."""
+    """The holder of a lease."""
 
     identity: Identity
     kind: str
     """"side process", "thread", "sync" or "clean"."""
     token: str
     yields: bool = True
-    """Whether it lets go of the lease when asked."""
+    """True: it releases the lease when asked."""
 
     def __str__(self) -> str:
         return f"{self.kind} (process {self.identity.pid} on {self.identity.host})"
@@ -61,13 +61,13 @@ class Lease:
             OSError: the directory can't be written.
         """
         content = msgspec.json.encode(self._holder)
-        # Everybody takes it under the lock: otherwise one who takes a free lease could lose it to one who removes it.
+        # Always under the lock: otherwise a process that removes a dead lease could remove one that was just taken.
         with _exclusive(self._path.with_name("lease.lock")):
             if files.create(self._path, content):
                 return True
             holder = read(self._path)
             if holder is not None and holder.token == self._holder.token:
-                return True  # letting go of it has failed: it is ours still
+                return True  # an earlier release failed: it is still ours
             if holder is not None and not _is_void(holder, self._path):
                 return False
             with contextlib.suppress(FileNotFoundError):
@@ -75,17 +75,17 @@ class Lease:
             return files.create(self._path, content)
 
     def held(self) -> bool:
-        """Whether the lease is still ours."""
+        """True while the lease is ours."""
         holder = read(self._path)
         return holder is not None and holder.token == self._holder.token
 
     def renew(self) -> None:
-        """Show that the holder lives, to those who can't see its process."""
+        """Show that the holder lives, to machines and containers that can't see its process."""
         with contextlib.suppress(OSError):
             os.utime(self._path)
 
     def keep(self) -> bool:
-        """Renew it every few seconds, which is when this looks whether it is still ours; to be called all the time."""
+        """Renew the lease every few seconds, if it is still ours; False if it is not. To be called all the time."""
         now = time.monotonic()
         if now >= self._renew_at:
             self._renew_at = now + _RENEW_SECONDS
@@ -95,35 +95,35 @@ class Lease:
         return True
 
     def ask(self) -> None:
-        """Ask whoever holds the lease to let go of it; to be repeated while the wish stands."""
+        """Ask the holder to release the lease; to be repeated while it is wanted."""
         with contextlib.suppress(OSError):
             os.close(files.open_private(self._wish, os.O_WRONLY | os.O_CREAT))
             os.utime(self._wish)
 
     def asked(self) -> bool:
-        """Whether somebody wants the lease by hand, and this holder is one that lets go of it."""
+        """True if a delivery by hand wants the lease, and this holder yields."""
         if not self._holder.yields:
             return False
         try:
-            # A time far ahead is no wish of now: the clock was set back since.
+            # A time far ahead is no present wish: the clock was set back since.
             return abs(time.time() - self._wish.stat().st_mtime) < _WISH_SECONDS
         except OSError:
             return False
 
     def wish_fulfilled(self) -> None:
-        """Take the wish back."""
+        """Withdraw the request for the lease."""
         with contextlib.suppress(OSError):
             self._wish.unlink()
 
     def release(self) -> None:
-        """Let go of the lease, if it is ours."""
+        """Release the lease, if it is ours."""
         if self.held():
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
 
 
 def read(path: Path) -> Holder | None:
-    """Who holds the lease, dead or alive; None for nobody."""
+    """Return the lease's holder, dead or alive; None if there is none."""
     try:
         return _decoder.decode(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -131,7 +131,7 @@ def read(path: Path) -> Holder | None:
 
 
 def live_holder(directory: Path) -> Holder | None:
-    """Who holds the lease of a run directory and is not dead."""
+    """Return the holder of a run directory's lease, unless it is dead."""
     path = directory / "lease"
     holder = read(path)
     return None if holder is None or _is_void(holder, path) else holder
@@ -149,7 +149,7 @@ def _is_void(holder: Holder, path: Path) -> bool:
 
 
 def _file_system_time(beside: Path) -> float:
-    """Now, by the clock that stamps this file system's files: a file server's may differ from ours."""
+    """Return the time by the clock that stamps this file system's files: a file server's may differ from ours."""
     probe = beside.with_name(f".now.{secrets.token_hex(4)}")
     try:
         probe.touch(mode=0o600)
@@ -163,7 +163,7 @@ def _file_system_time(beside: Path) -> float:
 
 @contextlib.contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
-    """Alone in this block among the processes of this machine, where the file system has locks."""
+    """Exclude other processes of this machine from this block, where the file system has locks."""
     if sys.platform == "win32":
         yield
         return
@@ -175,7 +175,7 @@ def _exclusive(path: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
-        # Said, not left to the closing: a child forked meanwhile has the descriptor, too, and keeps the lock.
+        # Unlocked explicitly, as closing is not enough: a child forked meanwhile shares the descriptor and the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)

@@ -1,7 +1,7 @@
-"""Reads a journal file from any offset. Total: whatever bytes come in, it ends, and returns no wrong record.
+"""Reads a journal file from any offset. Total: for any bytes it terminates and returns no wrong record.
 
 A torn last line is left alone: to a follower it is "not yet", to a drain it is the end. A bad line in the middle is
-skipped and counted. Memory is one block and the longest line, whatever the size of the file.
+skipped and counted. It holds one block and the longest line in memory, whatever the size of the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LAST_BYTES: Final = 16 * 1024
 
 
 class JournalReader:
-    """A place in one journal file, moving forward.
+    """A read position in one journal file, which only moves forward.
 
     Raises:
         OSError: the file can't be opened.
@@ -31,21 +31,21 @@ class JournalReader:
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.offset = offset
-        """End of the record returned last: where to begin another time."""
+        """End of the last returned record: where a later reader begins."""
         self.bad_lines = 0
         self.too_new = False
-        """The file's format is one of a later version of this package: nothing of it is returned."""
+        """The file has the format of a later version of this package: none of its records is returned."""
         self._fd = descriptors.out_of_the_way(os.open(path, _READING))
         self._identity = descriptors.identity_of(self._fd)
         self._place = offset
-        """Up to where the file was read."""
+        """Offset up to which the file was read."""
         self._lines: Iterator[bytes] = iter(())
         self._tail: list[bytes] = []
-        """What was read of a line whose end was not, in pieces."""
+        """Pieces of a line whose end was not read yet."""
         self._skipping = False
 
     def next(self) -> Record | None:
-        """The next whole record, or None where there is none now; call again when the file has grown."""
+        """Return the next whole record, or None if there is none now; call again when the file has grown."""
         while not self.too_new:
             for line in self._lines:
                 self.offset += len(line) + 1
@@ -66,7 +66,7 @@ class JournalReader:
         return None
 
     def __iter__(self) -> Iterator[Record]:
-        """Each record from here to the present end of the file."""
+        """Iterate over the records from here to the present end of the file."""
         return iter(self.next, None)
 
     def _read_block(self) -> bool:
@@ -84,14 +84,14 @@ class JournalReader:
             self._lines = iter([b"".join(self._tail), *lines])
             self._tail = [last]
         elif self._skipping or sum(map(len, self._tail)) > LONGEST_LINE_BYTES:
-            # No record is this long: damaged storage. What belongs to this line is passed over as it comes.
+            # No record is this long: damaged storage. The rest of this line is skipped as it is read.
             self.bad_lines += not self._skipping
             self.offset += sum(map(len, self._tail))
             self._tail, self._skipping = [], True
         return True
 
     def _see_that_it_is_ours(self) -> None:
-        """A host program may have closed the descriptor, and given its number to a file of its own: it is let be."""
+        """Reopen the file if the host program closed our descriptor; a file of its own with that number stays open."""
         if descriptors.is_of(self._fd, self._identity):
             return
         fd = os.open(self.path, _READING)
@@ -107,13 +107,13 @@ class JournalReader:
 
 
 def is_blank(path: Path) -> bool:
-    """Whether a journal file holds not one whole line, as a power failure leaves one that was just begun."""
+    """True if a journal file holds no whole line, as when a power failure hits one that was just begun."""
     with path.open("rb") as file:
         return b"\n" not in file.read(_LAST_BYTES)
 
 
 def is_headless(path: Path) -> bool:
-    """Whether the first lines of a journal file are lost, as a power failure may leave zeros in their place."""
+    """True if the first lines of a journal file are lost: a power failure may leave zeros in their place."""
     reader = JournalReader(path)
     try:
         return not isinstance(reader.next(), Header) and not reader.too_new
@@ -122,7 +122,7 @@ def is_headless(path: Path) -> bool:
 
 
 def read_start(path: Path) -> tuple[Header | None, RunSpec | None]:
-    """The header and the run of a journal file; None for what is not there (yet)."""
+    """Return the header and the run of a journal file; None for one that is not there (yet)."""
     reader = JournalReader(path)
     try:
         header, spec = reader.next(), reader.next()
@@ -132,7 +132,7 @@ def read_start(path: Path) -> tuple[Header | None, RunSpec | None]:
 
 
 def read_last(path: Path) -> Record | None:
-    """The last whole record of a journal file; None where that line is damaged or longer than 16 KiB."""
+    """Return the last whole record of a journal file; None if that line is damaged or longer than 16 KiB."""
     lines, _ = _tail_lines(path, _LAST_BYTES)
     try:
         return parse(lines[-1]) if lines else None
@@ -141,19 +141,19 @@ def read_last(path: Path) -> Record | None:
 
 
 def read_tail(path: Path) -> list[Record]:
-    """The whole records within the last 64 KiB of a journal file, in order."""
+    """Return the whole records within the last 64 KiB of a journal file, in order."""
     lines, whole_file = _tail_lines(path, _TAIL_BYTES)
     records = []
     for line in lines if whole_file else lines[1:]:
         try:
             records.append(parse(line))
-        except BadLineError:  # counted by whoever reads the file from its start
+        except BadLineError:  # counted by readers that start at the beginning
             continue
     return records
 
 
 def _tail_lines(path: Path, most: int) -> tuple[list[bytes], bool]:
-    """The lines that end within the last bytes, the first maybe not whole; and whether they are all there is."""
+    """Return the lines in the last ``most`` bytes (the first may be cut), and whether that is the whole file."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - most))

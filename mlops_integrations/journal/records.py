@@ -1,8 +1,8 @@
-"""The vocabulary of the journal: what a line may say, and how a line is framed.
+"""The record types of the journal, and how a line is framed.
 
 A line is eight hexadecimal digits of CRC-32, a space, a JSON object, a newline: ``cut -c10- FILE | jq .`` reads it.
 The object's ``type`` names the record. A format once released stays readable for ever (``tests/data``);
-a record of a type that this version does not know is passed over and counted.
+a record of a type that this version does not know is skipped and counted.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import msgspec
 FORMAT: Final = 1
 
 LONGEST_LINE_BYTES: Final = 64 * 1024 * 1024
-"""No record is longer: a longer line is damaged storage, and need not be held in memory."""
+"""No record is longer: a longer line means damaged storage, and need not be held in memory."""
 
 UID_PREFIX: Final = "mlops-"
-"""Begins our own ids of runs, so that nobody takes one for a server's."""
+"""Prefix of our own run ids, so that they are not mistaken for a server's."""
 
 Value: TypeAlias = float | str
-"""A metric's value: a finite float, or one of the three words that JSON has no number for."""
+"""A metric's value: a finite float, or one of the three words for values that JSON has no number for."""
 
 NOT_FINITE: Final = ("NaN", "Infinity", "-Infinity")
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Which process, told apart from every other on this machine, after a reboot and in other containers."""
+    """Identity of a process, distinct from every other on this machine, after a reboot and in other containers."""
 
     host: str
     boot_id: str | None
     pid_namespace: int | None
     pid: int
     start_time: str | None
-    """When the process began, in the operating system's own spelling (Linux: clock ticks since boot)."""
+    """When the process started, in the operating system's own format (Linux: clock ticks since boot)."""
 
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
@@ -48,7 +48,7 @@ class Header(msgspec.Struct, frozen=True, tag="header"):
 
 
 class RunSpec(msgspec.Struct, frozen=True, tag="run"):
-    """Second line of every journal file: what run this is, and where it is to go. Holds no secret."""
+    """Second line of every journal file: the run and its destination. Holds no secret."""
 
     uid: str
     name: str
@@ -57,7 +57,7 @@ class RunSpec(msgspec.Struct, frozen=True, tag="run"):
     experiment_name: str | None = None
     experiment_id: str | None = None
     resume_run_id: str | None = None
-    """The server's id of a run to go on with, instead of one to create."""
+    """The server's id of a run to resume, instead of creating one."""
     parent: str | None = None
     """The parent's uid, or its id on the server."""
     parent_directory: str | None = None
@@ -65,8 +65,7 @@ class RunSpec(msgspec.Struct, frozen=True, tag="run"):
     source_name: str | None = None
     source_type: str = "LOCAL"
     rank: int = 0
-    """Of several processes that record into one run, the number of this one. The run is made by number 0, and
-    finished by it."""
+    """This process's number among those that record into one run. Number 0 creates and finishes the run."""
 
 
 class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
@@ -77,9 +76,9 @@ class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
 
 
 class Points(msgspec.Struct, frozen=True, tag="points"):
-    """The same where all values are finite and of one step, as in nearly every call: the quickest to write.
+    """``Metrics`` whose values are all finite and of one step, as in nearly every call: the fastest to write.
 
-    Nobody else need know of it: :func:`parse` makes ``Metrics`` of it.
+    Readers never get it: :func:`parse` returns it as ``Metrics``.
     """
 
     time: int
@@ -102,7 +101,7 @@ class Tags(msgspec.Struct, frozen=True, tag="tags"):
 
 
 class Artifact(msgspec.Struct, frozen=True, tag="artifact"):
-    """One file copied into the run directory: its name there, and the path it is to have among the artifacts."""
+    """One file copied into the run directory: its path there, and its path among the artifacts."""
 
     time: int
     file: str
@@ -111,16 +110,16 @@ class Artifact(msgspec.Struct, frozen=True, tag="artifact"):
 
 
 class Losses(msgspec.Struct, frozen=True, tag="losses"):
-    """What this writer could not keep so far, counted by reason. The last one of a file is the whole truth."""
+    """Data that this writer could not keep so far, counted by reason. The last one in a file has the totals."""
 
     time: int
     counts: dict[str, int]
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):
-    """How it ended, as the writer saw it. The last record of its file.
+    """How the run ended, as the writer saw it. The last record of its file.
 
-    ``provisional`` marks what interpreter exit wrote without knowing the exit code: the kernel's word may correct it.
+    ``provisional`` marks an end written by interpreter exit, without the exit code: the kernel's may correct it.
     """
 
     time: int
@@ -137,7 +136,7 @@ _decode: Final = msgspec.json.Decoder(Record | Points).decode
 
 
 def not_handled(record: NoReturn) -> NoReturn:
-    """The last case of a reader that has to know every kind: the type check fails where one was forgotten."""
+    """The last case of a reader that must handle every record type: the type check fails if one was forgotten."""
     raise AssertionError(f"a reader that does not know {type(record).__name__}")
 
 
@@ -146,7 +145,7 @@ class BadLineError(ValueError):
 
 
 def frame(record: Record | Points) -> bytes:
-    """The line that stands for ``record`` in the journal.
+    """Return the journal line of ``record``.
 
     Raises:
         UnicodeEncodeError: some text holds half of a surrogate pair.
@@ -156,7 +155,7 @@ def frame(record: Record | Points) -> bytes:
 
 
 def parse(line: bytes) -> Record:
-    """The record of a line (without its newline).
+    """Return the record of a line (without its newline).
 
     Raises:
         BadLineError: the line is damaged, or of a type unknown here.

@@ -1,7 +1,7 @@
-"""Taking a run directory away: what lies in it that is nobody else's, and how it goes without a moment of half of it.
+"""Removes run directories: finds files that exist only there, and never leaves a half-removed directory visible.
 
-It gets a hidden name first, which nobody looks at who would begin to write in it; then the journals go, and the rest.
-Whoever is interrupted in between leaves a hidden directory: one with a journal is brought back, another one has no use.
+It gets a hidden name first, under which no process would begin to write in it; then the journals are deleted, then the
+rest. An interrupted removal leaves a hidden directory: with a journal it is brought back, without one it is deleted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _OURS: Final = re.compile(
     r"\.?(journal-\d+\.(jsonl|exit)|cursor-[0-9a-f]+\.json|lease(\.lock|\.wanted)?|wake|side_process|next_writer"
     r"|uploader\.log|owner|probe|now)(\.\d+)?(\.[0-9a-f]{8})?"
 )
-"""The files of a run directory but for artifacts, and what a kill leaves of them under a passing name."""
+"""A run directory's own files (no artifacts, no ``refused.jsonl``), also under temporary names that a kill leaves."""
 
 
 def found_only_here(run: RunDirectory) -> list[Path]:
-    """The files below a run directory that are neither its own nor artifacts that its journals name.
+    """Return the files in a run directory that are neither its own nor artifacts that its journals name.
 
     Raises:
         OSError: it can't be read.
@@ -43,11 +43,11 @@ def found_only_here(run: RunDirectory) -> list[Path]:
 
 
 def remove(run: RunDirectory, check: Callable[[RunDirectory], None]) -> None:
-    """Remove a run directory. To be called by the holder of its lease, which goes with it.
+    """Remove a run directory. The caller holds its lease, which is removed too.
 
     Args:
         run: the run directory.
-        check: called when nobody finds it any more, with where it is by then; what it raises brings everything back.
+        check: called once the directory is hidden, with its hidden place; if it raises, the directory is brought back.
 
     Raises:
         OSError: it can't be removed.
@@ -56,7 +56,7 @@ def remove(run: RunDirectory, check: Callable[[RunDirectory], None]) -> None:
     try:
         run.path.rename(doomed)
         check(RunDirectory(doomed))
-    except BaseException:  # Ctrl-C too: it comes back, whatever happened
+    except BaseException:  # Ctrl-C too: the directory comes back in any case
         if doomed.exists():
             doomed.rename(run.path)
         raise
@@ -64,7 +64,7 @@ def remove(run: RunDirectory, check: Callable[[RunDirectory], None]) -> None:
 
 
 def settle_leftovers(root: Path) -> None:
-    """Bring back, or remove for good, what an interrupted removal has left hidden in a root.
+    """Bring back, or delete for good, hidden directories that interrupted removals left in a root.
 
     Raises:
         OSError: it can't be done.
@@ -80,7 +80,7 @@ def settle_leftovers(root: Path) -> None:
 
 
 def let_latest_go(root: Path, name: str) -> None:
-    """The link ``latest`` leads nowhere, if it led to the directory of this name, which is no more."""
+    """Remove the link ``latest`` if it leads to the directory of this name, and that is gone."""
     with contextlib.suppress(OSError):  # a link is a convenience
         link = root / "latest"
         if link.readlink() == Path(name) and not link.exists():
@@ -98,7 +98,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _files_below(directory: Path) -> list[Path]:
-    """Everything there but directories."""
+    """Return everything below a directory except directories."""
     return [Path(at) / name for at, _, names in os.walk(directory) for name in names]
 
 

@@ -25,7 +25,7 @@ _NAME_LENGTH: Final = 50
 
 
 def make_root(root: Path) -> None:
-    """Make the directory that holds run directories, with a ``.gitignore`` of everything if it is new.
+    """Make the root; a new one gets a ``.gitignore`` that ignores everything.
 
     Raises:
         OSError: it can't be made.
@@ -62,9 +62,9 @@ def make_run_directory(root: Path, name: str, uid: str) -> RunDirectory:
 
 
 def point_latest_to(path: Path) -> None:
-    """Let the link ``latest`` beside a run directory lead to it.
+    """Point the link ``latest`` beside a run directory to it.
 
-    Done when a run begins to be recorded: before, a checkpoint of the latest run may still be asked for by that link.
+    Done when recording begins: before that, the link may still be used to find a checkpoint of the previous run.
     """
     with contextlib.suppress(OSError):  # a link is a convenience, and Windows may forbid it
         fresh = path.with_name(f".latest.{secrets.token_hex(4)}")
@@ -73,7 +73,7 @@ def point_latest_to(path: Path) -> None:
 
 
 def _probe(path: Path) -> None:
-    """Creating, appending and linking work here: what a journal and its lease need."""
+    """Check that exclusive creation and appending work here: a journal and its lease need them."""
     probe = path / f".probe.{secrets.token_hex(4)}"
     try:
         if not files.create(probe, b"1") or files.create(probe, b"2"):
@@ -90,17 +90,17 @@ def _probe(path: Path) -> None:
 
 
 def directory_label(name: str) -> str:
-    """A run's name as part of a file name."""
+    """Return a run's name as part of a file name."""
     return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:_NAME_LENGTH].rstrip("._") or "run"
 
 
 def is_run_directory(path: Path) -> bool:
-    """Whether there is a journal file in a directory."""
+    """True if there is a journal file in a directory."""
     return any(path.glob("journal-*.jsonl"))
 
 
 def is_ours_to_ignore(root: Path) -> bool:
-    """Whether the ``.gitignore`` in a root is the one that was made with it."""
+    """True if the ``.gitignore`` in a root is the one that was made with it."""
     path = root / GITIGNORE
     try:
         return path.is_file() and path.read_bytes() == _IGNORES_ALL
@@ -109,18 +109,18 @@ def is_ours_to_ignore(root: Path) -> bool:
 
 
 def run_directories(root: Path) -> Iterator[RunDirectory]:
-    """The run directories in a root, oldest name first; ``root`` itself if it is one."""
+    """Yield the run directories in a root, oldest name first; ``root`` itself if it is one."""
     if is_run_directory(root):
         yield RunDirectory(root)
         return
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        hidden = path.name.startswith(".")  # what is being removed
+        hidden = path.name.startswith(".")  # being removed
         if not hidden and path.is_dir() and not path.is_symlink() and is_run_directory(path):
             yield RunDirectory(path)
 
 
 def find_by_uid(root: Path, uid: str) -> RunDirectory | None:
-    """The run directory of a uid in a root."""
+    """Return the run directory of a uid in a root."""
     for run in run_directories(root):
         try:
             if run.spec().uid == uid:
@@ -131,7 +131,7 @@ def find_by_uid(root: Path, uid: str) -> RunDirectory | None:
 
 
 def find_by_label(root: Path, uid: str) -> RunDirectory | None:
-    """As ``find_by_uid``, only among directories that are named after this uid: quick, however many there are."""
+    """Like ``find_by_uid``, but only among directories named after this uid: fast, however many there are."""
     for path in root.glob(f"*-{uid[-4:]}"):
         with contextlib.suppress(RunDirectoryError):
             if RunDirectory(path).spec().uid == uid:
@@ -140,13 +140,13 @@ def find_by_label(root: Path, uid: str) -> RunDirectory | None:
 
 
 def remove_if_empty(path: Path) -> None:
-    """Remove a run directory that nothing was put into."""
+    """Remove a run directory if it is empty."""
     with contextlib.suppress(OSError):
         path.rmdir()
 
 
 def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:
-    """The run directory in a root that is delivered to a server's run of this id."""
+    """Return the run directory in a root that is, or was before ``sync --as-new``, delivered to this run id."""
     for run in run_directories(root):
         if rundir.another_owner(run.path) is None and any(
             run_id in {s.run_id, *s.replaced} for s in cursor.load_all(run.path)

@@ -1,7 +1,7 @@
-"""The run directory: its name, its files, who writes in it, and how that ended.
+"""The run directory: its files, its writers, and how the run ended.
 
-A root (``MLOPS_DIR`` or ``./mlops_runs``) holds one directory a run and a link ``latest``. A run directory holds
-journal files, each with one writer; a cursor for each destination; the lease of whoever delivers; ``refused.jsonl``;
+A root (``MLOPS_DIR`` or ``./mlops_runs``) holds one directory per run and a link ``latest``. A run directory holds
+journal files, each with one writer; a cursor per destination; the lease of the present uploader; ``refused.jsonl``;
 ``artifacts``; the side process's log. Directories are 0700 and files 0600.
 """
 
@@ -22,7 +22,7 @@ from mlops_integrations.journal.ending import Ending, Exit, Writer
 from mlops_integrations.journal.records import End, Identity, RunSpec
 
 _BEGINNING_SECONDS: Final = 60.0
-"""Far more than a writer takes from making its file to its first lines."""
+"""Far longer than a writer takes from making its file to its first lines."""
 
 # Made once: see ``cursor``.
 _exit_decoder: Final = msgspec.json.Decoder(Exit)
@@ -30,7 +30,7 @@ _identity_decoder: Final = msgspec.json.Decoder(Identity)
 
 
 class RunDirectory:
-    """The paths within one run directory, and what can be read there at any time, by any process."""
+    """The paths within one run directory, and its state, which any process can read at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,13 +42,13 @@ class RunDirectory:
         self._next_writer = path / "next_writer"
 
     def journals(self) -> list[Path]:
-        """The journal files, oldest first; none where there is no such directory.
+        """Return the journal files, oldest first; none if there is no such directory.
 
         Raises:
             OSError: the directory can't be read, which says nothing about its files.
         """
         try:
-            names = [path.name for path in self.path.iterdir()]  # ``glob`` takes what it can't read for empty
+            names = [path.name for path in self.path.iterdir()]  # ``glob`` takes an unreadable directory for empty
         except FileNotFoundError:
             return []
         return [self.path / name for name in sorted(names) if name.startswith("journal-") and name.endswith(".jsonl")]
@@ -58,7 +58,7 @@ class RunDirectory:
         return {path.name: path.stat().st_size for path in self.journals()}
 
     def spec(self) -> RunSpec:
-        """What run this is, as the newest journal file says; of several ranks', the newest of rank 0.
+        """Return the run as the newest journal file describes it; with several ranks, the newest of rank 0.
 
         Raises:
             RunDirectoryError: this is no run directory, another user's, or its journal is unreadable.
@@ -75,7 +75,7 @@ class RunDirectory:
         raise RunDirectoryError(f"{self.path} is not a run directory: there is no journal file that can be read in it")
 
     def check_owner(self) -> None:
-        """See that the run directory is this user's: what lies in another's may lead anywhere, also for root.
+        """Check that the run directory is this user's: the files in another's may lead anywhere, also for root.
 
         Raises:
             RunDirectoryError: it is another user's.
@@ -89,14 +89,14 @@ class RunDirectory:
             )
 
     def ending(self) -> Ending | None:
-        """How the run ended, once no writer is left that may still write."""
+        """Return how the run ended; None while a writer may still write."""
         return ending.of_run([self._writer(path) for path in self.journals() if not _never_began(path)])
 
     def _writer(self, journal: Path) -> Writer:
         header, spec = reader.read_start(journal)
         gone = self.exit_of(journal)
         if header is None and gone is None and _is_old(journal) and reader.is_headless(journal):
-            gone = Exit(int(journal.stat().st_mtime * 1000))  # who wrote it will never be known
+            gone = Exit(int(journal.stat().st_mtime * 1000))  # its writer will never be known
         return Writer(
             identity=None if header is None else header.writer,
             rank=0 if spec is None else spec.rank,
@@ -106,24 +106,24 @@ class RunDirectory:
         )
 
     def exit_of(self, journal: Path) -> Exit | None:
-        """What was found out about the end of a journal's writer."""
+        """Return the stored end of a journal's writer, if there is one."""
         try:
             found = _exit_decoder.decode(files.unseal(journal.with_suffix(".exit").read_bytes()))
             if found.wait_status is not None:
-                os.waitstatus_to_exitcode(found.wait_status)  # raises for what is no end of a process
+                os.waitstatus_to_exitcode(found.wait_status)  # raises if no process can end with it
         except (OSError, ValueError, OverflowError, RecursionError):
             return None
         return found
 
     def note_exit(self, journal: Path, gone: Exit) -> None:
-        """Write down what was found out; the kernel's word replaces a bare disappearance, never the other way."""
+        """Store how a writer ended; a wait status replaces a bare disappearance, never the other way."""
         known = self.exit_of(journal)
         if known is None or (known.wait_status is None and gone.wait_status is not None):
             files.replace(journal.with_suffix(".exit"), files.seal(msgspec.json.encode(gone)), durable=True)
 
     def say_ready(self, *, leaving: bool = False) -> None:
-        """Note that this side process has come up, or that it is about to end. Of several, each has its lines."""
-        with contextlib.suppress(OSError):  # a full disk: it works all the same, or will
+        """Note that this side process is up, or about to exit. Several side processes each append their lines."""
+        with contextlib.suppress(OSError):  # a full disk: the side process works all the same, or will later
             fd = files.open_private(self._ready, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 os.write(fd, b"%d\n" % (-os.getpid() if leaving else os.getpid()))
@@ -131,12 +131,12 @@ class RunDirectory:
                 os.close(fd)
 
     def ready_pid(self) -> int | None:
-        """Which side process spoke last; negative: it is about to end, and looks at nothing any more."""
+        """Return the pid of the side process that wrote last; negative: it is about to exit, reading no more."""
         words = self._words()
         return words[-1] if words else None
 
     def word_of(self, pid: int) -> int | None:
-        """What this side process said last: its number, or the negative of it; None: nothing yet."""
+        """Return this side process's last line: its pid, negative if it is about to exit; None: no line yet."""
         return next((word for word in reversed(self._words()) if abs(word) == pid), None)
 
     def _words(self) -> list[int]:
@@ -146,12 +146,12 @@ class RunDirectory:
             return []
 
     def reserve(self) -> None:
-        """Note that this process is going to write here, though it has no journal yet."""
-        with contextlib.suppress(OSError):  # it is only for who would remove the directory
+        """Note that this process will write here, though it has no journal file yet."""
+        with contextlib.suppress(OSError):  # it only keeps the directory from being removed
             files.replace(self._next_writer, msgspec.json.encode(identity.me()))
 
     def next_writer(self) -> tuple[Identity, float] | None:
-        """Which process was the last to say so, and when."""
+        """Return the last process that called ``reserve``, and when."""
         try:
             writer = _identity_decoder.decode(self._next_writer.read_bytes())
             return writer, self._next_writer.stat().st_mtime
@@ -159,12 +159,12 @@ class RunDirectory:
             return None
 
     def wake(self) -> None:
-        """Tell the uploader not to wait any longer with what is there."""
+        """Tell the uploader to send the records at hand without further delay."""
         with contextlib.suppress(OSError):
             files.replace(self._wake, b"")
 
     def wake_time(self) -> int:
-        """Changes with each ``wake``."""
+        """Return a number that changes with each ``wake``."""
         try:
             return self._wake.stat().st_mtime_ns
         except OSError:
@@ -172,7 +172,7 @@ class RunDirectory:
 
 
 def _never_began(journal: Path) -> bool:
-    """Whether a journal's writer was gone before its first lines had come to the storage device."""
+    """True if a journal's writer was gone before its first lines had reached the storage device."""
     return _is_old(journal) and reader.is_blank(journal)
 
 
@@ -181,7 +181,7 @@ def _is_old(journal: Path) -> bool:
 
 
 def another_owner(directory: Path) -> int | None:
-    """Whose a directory is, if not this user's; None where there are no owners."""
+    """Return a directory's owner if it is not this user; None if it is, and where there are no owners."""
     if not hasattr(os, "geteuid"):
         return None
     owner = directory.stat().st_uid
@@ -190,7 +190,7 @@ def another_owner(directory: Path) -> int | None:
 
 
 def _owner_of_what_is_made_in(directory: Path) -> int | None:
-    """Some file servers give all that a user makes to one and the same owner; None where nothing can be made."""
+    """Return the owner of a file made here, as some file servers assign one to all files; None if none can be made."""
     probe = directory / f".owner.{secrets.token_hex(4)}"
     try:
         fd = files.open_private(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -205,6 +205,6 @@ def _owner_of_what_is_made_in(directory: Path) -> int | None:
 
 
 def end_of(journal: Path) -> End | None:
-    """How the writer of a journal file said that it ended, which is its last record."""
+    """Return the end record of a journal file, which is its last one; None if there is none."""
     last = reader.read_last(journal)
     return last if isinstance(last, End) else None

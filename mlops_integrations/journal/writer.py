@@ -1,27 +1,27 @@
 """Appends records to one journal file. A returned append outlives the process: the kernel holds the bytes.
 
-Why one ``write`` a record, unbuffered: a buffer in the process dies with it, is doubled by a fork, and hides the
+Why one ``write`` per record, unbuffered: a buffer in the process dies with it, is doubled by a fork, and hides the
 record from a reader. Why no fsync here: it takes 0.1 to 100 ms; the uploader does it, about once a second.
 Why a re-entrant lock: a user's signal handler may log while the main thread is in the middle of an append.
 
 Three ways of writing were measured (``benchmarks/log_call.py``):
 
-* ``os.write`` gives the interpreter lock away while it writes. Beside a busy Python thread it waits up to 5 ms to get
-  it back: 1 us in the median, but 10 to 300 us on average. This is what is done while there is no other thread.
-* The same system call through ``ctypes.PyDLL`` keeps the lock: 0.3 us dearer, but 2 to 4 us on average beside a busy
-  thread. This is what is done otherwise. A write that hangs then holds up every Python thread, not only the one that
-  logs: so not on network and FUSE file systems, where that is to be expected.
+* ``os.write`` releases the interpreter lock while it writes. Beside a busy Python thread it waits up to 5 ms to get
+  it back: 1 us in the median, but 10 to 300 us on average. Used while there is no other thread.
+* The same system call through ``ctypes.PyDLL`` keeps the lock: 0.3 us slower, but 2 to 4 us on average beside a busy
+  thread. Used otherwise. A write that hangs then blocks every Python thread, not only the one that logs: so it is not
+  used on network and FUSE file systems, where that is to be expected.
 * A store into a mapped file takes 0.1 us. But on a disk that fails, or in a file that somebody truncates, it ends the
   process by SIGBUS, where a write returns an error: a training is worth more than a microsecond.
 
 A host program may close all descriptors, as daemons do, and open files of its own: our number is then another file's.
-So each write asks first whether the descriptor stands where our last write has ended, which only ours does:
+So each write first checks that the descriptor's position is where our last write ended, which is true only of ours:
 
-* ``lseek`` takes a fifth of the write's time, through ``ctypes.PyDLL`` half of it. ``fstat``, which knows for certain,
-  takes longer than the write: it is asked only where the place is another one. Beside other threads the interpreter
-  lock is kept for this, too: giving it away took 30 us on average.
-* What remains: a file of the program's with our number, at the same place to the byte. Our number is a high one, which
-  is given out when some 250 files are open; so it takes that besides. And what is closed between question and write.
+* ``lseek`` takes a fifth of the write's time, through ``ctypes.PyDLL`` half of it. ``fstat``, which is certain, takes
+  longer than the write: it is called only if the position differs. Beside other threads the interpreter lock is kept
+  for this, too: releasing it took 30 us on average.
+* Remaining risks: a file of the program's with our number, at exactly the same position (our number is a high one,
+  given out only when some 250 files are open); and a descriptor closed between check and write.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from mlops_integrations.journal.filesystem import network_file_system
 from mlops_integrations.journal.records import Header, Points, Record, RunSpec
 
 Write: TypeAlias = Callable[[int, bytes, int], int]
-"""``write(2)``: descriptor, bytes and their number; returns how many were written, below 0 where it could not."""
+"""``write(2)``: descriptor, bytes and their number; returns how many were written, below 0 on failure."""
 Seek: TypeAlias = Callable[[int, int, int], int]
-"""``lseek(2)``: descriptor, offset and from where; returns the place, below 0 where it could not."""
+"""``lseek(2)``: descriptor, offset and whence; returns the position, below 0 on failure."""
 
 _APPENDING: Final = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _CREATING: Final = _APPENDING | os.O_CREAT | os.O_EXCL
@@ -52,18 +52,18 @@ _REOPENING: Final = _APPENDING | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_N
 
 
 def file_name(number: int) -> str:
-    """Name of a run's journal file number ``number``, from 1; the order of names is the order of files."""
+    """Return the name of a run's journal file ``number`` (from 1); names sort in the order of the files."""
     return f"journal-{number:04d}.jsonl"
 
 
 _CLOSED: Final = -1
 _FAILED: Final = -1
 _SPOILS: Final = b"#\n"
-"""Ends a torn line: where nothing but its newline was missing, a record that was counted lost would come to life."""
+"""Ends a torn line: if only its newline was missing, a record that was counted as lost would come back."""
 
 
 class JournalWriter:
-    """The only writer of one journal file, made by exclusive creation of the next free name.
+    """The only writer of one journal file, which it creates exclusively under the next free name.
 
     Raises:
         OSError: the file can't be created, or its first lines can't be written.
@@ -80,7 +80,7 @@ class JournalWriter:
         self._fd = descriptors.out_of_the_way(fd)
         self._identity = descriptors.identity_of(self._fd)
         self._place = len(first)
-        """Where our last write has ended."""
+        """Position where our last write ended."""
         try:
             _write_whole(self._fd, first)
         except OSError:
@@ -115,7 +115,7 @@ class JournalWriter:
                 written = self._lock_keeping_write(self._fd, line, len(line))
             if written < 0:
                 try:
-                    written = os.write(self._fd, line)  # which also tells why it can't
+                    written = os.write(self._fd, line)  # also tells why it fails
                 except OSError as error:
                     self.error = error
                     return False
@@ -125,9 +125,9 @@ class JournalWriter:
             return not self._torn
 
     def _is_ours_elsewhere(self) -> bool:
-        """Whether the descriptor is ours although it stands elsewhere, or could be had anew; ``error`` says why not.
+        """True if the descriptor is ours at another position, or the file was reopened; else ``error`` says why not.
 
-        One that is another file's now is left to whom it belongs.
+        A descriptor that is another file's by now is left alone.
         """
         if self.closed:
             self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -135,7 +135,7 @@ class JournalWriter:
         try:
             if not descriptors.is_of(self._fd, self._identity):
                 self._fd = self._reopened()
-            # As when a signal handler has logged in between, or somebody else has written into the file.
+            # For example, a signal handler logged in between, or another program wrote into the file.
             self._place = os.lseek(self._fd, 0, os.SEEK_END)
         except OSError as error:
             self.error = error
@@ -143,7 +143,7 @@ class JournalWriter:
         return True
 
     def _reopened(self) -> int:
-        """Our file by its name, if that is still the same file; nothing is made anew."""
+        """Reopen our file by its name, if that is still the same file; nothing is created."""
         fd = os.open(self.path, _REOPENING)
         if not descriptors.is_of(fd, self._identity):
             os.close(fd)
@@ -151,7 +151,7 @@ class JournalWriter:
         return descriptors.out_of_the_way(fd)
 
     def finish(self, record: Record) -> bool:
-        """Write the last record and close the file, with no other record between; False if it was not kept."""
+        """Write the last record and close the file, with no record in between; False if it was not kept."""
         with self._lock:
             kept = self.append(record)
             fd, self._fd = self._fd, _CLOSED
@@ -171,20 +171,20 @@ class JournalWriter:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be appended any more."""
+        """True once nothing can be appended any more."""
         return self._fd == _CLOSED
 
     def exists(self) -> bool:
-        """Whether the file still has its name: a deleted directory takes the records with it."""
+        """True while the file has its name, and after its close: a deleted directory takes the records with it."""
         with self._lock:
             if self.closed:
                 return True
             try:
-                ours = descriptors.is_of(self._fd, self._identity)  # else closed under us: then by its name
+                ours = descriptors.is_of(self._fd, self._identity)  # else the host program closed it: ask by name
                 return (os.fstat(self._fd) if ours else self.path.stat()).st_nlink > 0
             except FileNotFoundError:
                 return False
-            except OSError as error:  # a file server says so of what another machine has deleted
+            except OSError as error:  # the answer of a file server if another machine deleted the file
                 return error.errno != errno.ESTALE
 
 
@@ -194,7 +194,7 @@ def _write_whole(fd: int, lines: bytes) -> None:
 
 
 def lock_keeping_write(directory: Path) -> Write | None:
-    """The system call without giving the interpreter lock away; None where it can't or should not be had."""
+    """Return a ``write(2)`` that keeps the interpreter lock; None where it is unavailable or should not be used."""
     if network_file_system(directory) is not None:
         return None
     system = _lock_keeping_calls()
@@ -204,7 +204,7 @@ def lock_keeping_write(directory: Path) -> Write | None:
 
 
 def lock_keeping_seek() -> Seek:
-    """Likewise, also for network file systems: it asks nobody. Where it can't be had, the one that gives it away."""
+    """Return a lock-keeping ``lseek(2)``, also for network file systems: it asks no server. Else ``os.lseek``."""
     seek: Any = getattr(_lock_keeping_calls(), "lseek", None)
     if seek is None:
         return os.lseek

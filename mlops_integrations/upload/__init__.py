@@ -1,1 +1,1 @@
-"""From the journal to a server: reads, batches, sends, saves the cursor. Knows dialects only by their protocol."""
+"""Delivery from the journal to a server: reads, batches, sends, saves the cursor. Knows only the dialects' protocol."""

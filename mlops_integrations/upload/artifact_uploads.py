@@ -1,7 +1,7 @@
-"""The files of one run on their way to its artifacts: after everything else, one at a time, tried again when it fails.
+"""Sends the files of one run to its artifacts: after everything else, one at a time, again after a failure.
 
-What waits stands in the cursor, so a later uploader goes on. Trouble with the artifact store holds up neither metrics
-nor the run's status. What can't be sent stays in the run directory, counted by reason.
+Waiting files are listed in the cursor, so a later uploader goes on. Trouble with the artifact store delays neither
+metrics nor the run's status. Artifacts that can't be sent stay in the run directory; they are counted by reason.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MISSING: Final = "file is missing"
 LEADS_OUT: Final = "path that leads out of the run's artifacts"
 _MOST_TRIES_OF_A_DRAIN: Final = 4
 _LOOK_AGAIN_SECONDS: Final = 0.5
-"""For a file that is not there yet: to look costs nothing, and what waits for it is ``finish``."""
+"""Pause for a file that is not there yet: looking costs nothing, and ``finish`` waits for it."""
 
 
 class Artifacts:
-    """What is to be sent of one run's files."""
+    """The files of one run that are to be sent."""
 
     def __init__(
         self, directory: Path, backend: Backend, state: Cursor, calls: ServerCalls, rng: random.Random
@@ -40,32 +40,32 @@ class Artifacts:
         self._try_at = 0.0
 
     def note(self, records: list[Artifact]) -> None:
-        """These are to be sent, too; saved with the cursor's move."""
+        """Add files to be sent; saved with the cursor's move."""
         self._state.artifacts_waiting.update({record.path: record.file for record in records})
 
     @property
     def are_left(self) -> bool:
-        """Whether some still wait."""
+        """True while some still wait."""
         return bool(self._state.artifacts_waiting)
 
     @property
     def in_trouble(self) -> bool:
-        """Whether the first of them has failed before."""
+        """True if an attempt has failed, or found no file ready, since the last file was done."""
         return self._tries > 0
 
     @property
     def given_up(self) -> bool:
-        """Whether the first of them has failed so often that a drain leaves them for another time."""
+        """True after so many such attempts that a drain leaves the files for another time."""
         return self._tries >= _MOST_TRIES_OF_A_DRAIN
 
     def send_next(self, *, writers_are_gone: bool) -> bool:
-        """Send one, if there is one whose time has come.
+        """Send one file, if one is due.
 
         Args:
-            writers_are_gone: nobody will complete a file that is not there yet.
+            writers_are_gone: a file that is not there yet will never be completed.
 
         Returns:
-            Whether one was sent, or set aside.
+            True if one was sent, or set aside.
 
         Raises:
             InterruptedUploadError: told to stop.
@@ -76,7 +76,7 @@ class Artifacts:
         astray = next((path for path in waiting if not stays_within(path)), None)
         if astray is not None:
             return self._done(astray, LEADS_OUT)
-        # A file that is still being copied, or never will be, holds up none that is there.
+        # A file that is still being copied, or never will be, does not delay files that are there.
         ready = (path for path, name in waiting.items() if self._is_there(name, settled=not writers_are_gone))
         path = next(ready, None)
         if path is None:
@@ -97,7 +97,7 @@ class Artifacts:
         return False
 
     def _is_there(self, name: str, *, settled: bool) -> bool:
-        """Whether there is such a file; if it is to be settled, no mere link to the user's, who may overwrite it."""
+        """True if the file is there; ``settled``: and is no hard link to the user's, who may overwrite that."""
         file = self._directory / name
         if not stays_within(name) or not file.is_file():
             return False

@@ -1,4 +1,4 @@
-"""Delivers batches to one run on the server: what it surely refuses is not sent, what it refuses is set aside.
+"""Delivers batches to one run on the server: surely refused items are not sent, refused ones are set aside.
 
 The counts move with the cursor: a chunk that is read again must not be counted twice.
 """
@@ -14,14 +14,14 @@ from mlops_integrations.upload.server_calls import RunGoneError, ServerCalls
 
 
 class BatchDelivery:
-    """What becomes of each batch: taken, cut short, or set aside with a reason.
+    """Delivers each batch: its items are taken, shortened, or set aside with a reason.
 
     Args:
         backend: the server.
         state: the cursor.
-        calls: call the server until there is an answer.
+        calls: repeats calls of the server until there is an answer.
         sender: sends one request.
-        rejected: keeps what the server does not take.
+        rejected: keeps the records that the server does not take.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class BatchDelivery:
         if not refused.ok:
             self._ask_whether_the_run_is_the_trouble()
             taken = deliver_all_but_rejected(batch, self._post_part, self._set_aside, refused, self._calls.wait)
-            self._ask_whether_the_run_is_the_trouble()  # once more: it may have been deleted in the middle of this
+            self._ask_whether_the_run_is_the_trouble()  # once more: the run may have been deleted meanwhile
         if batch.metrics:
             self._taken += taken
 
     def commit(self) -> None:
-        """Count what was delivered, and write down what was not; to be saved with the cursor's move.
+        """Count the delivered records and write down the refused ones; to be saved with the cursor's move.
 
         Raises:
-            OSError: the file of what was refused can't be written.
+            OSError: the file of refused records can't be written.
         """
         self.rejected.commit()
         self._sender.commit()

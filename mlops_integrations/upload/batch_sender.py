@@ -1,8 +1,8 @@
-"""Brings one batch after the other to the server, each once, though a batch may be asked for many times.
+"""Brings one batch after the other to the server, each once, though its request may be repeated many times.
 
-Some servers know a write by the name that it came with. A name says what is written and where the cursor stood, so the
-next uploader finds the same one; what is on its way stands in the cursor beforehand, for the journal grows meanwhile
-and names grow old. Of other servers, and after that time, what is there is asked for before it is sent again.
+Some servers recognize a write by its idempotency token. It is made from the content and the cursor, so the next
+uploader makes the same one; a chunk on its way is stored in the cursor beforehand, as the journal grows meanwhile and
+tokens expire. Other servers, and any after that time, are asked which records they have before a batch is sent again.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from mlops_integrations.journal.cursor import Cursor, Sending
 from mlops_integrations.upload.server_calls import ServerCalls
 
 SUSPECT_AFTER: Final = 4
-"""Internal errors of the server at one request, before that is suspected."""
+"""Internal errors of the server at one request, before that request is suspected."""
 
 
 def idempotency_token(uid: str, state: Cursor, *content: object) -> str:
-    """The name of one write of a run: at most 64 characters, and nothing can be read from it.
+    """Idempotency token of one write: a hash of at most 64 characters that reveals nothing.
 
     Args:
-        uid: the run.
-        state: how far it is at this server.
-        content: what is written.
+        uid: the run's uid.
+        state: its cursor at this server.
+        content: the content of the write.
     """
     since = 0 if state.sending is None else state.sending.since
-    wish = () if state.as_new is None else (state.as_new,)  # another run's writes are others
+    wish = () if state.as_new is None else (state.as_new,)  # another run's writes have other tokens
     text = repr((uid, state.destination, sorted(state.positions.items()), since, content, *wish))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Sender:
-    """Sends what the uploader has cut into batches; a chunk of them at a time.
+    """Sends the uploader's batches, one chunk of them at a time.
 
     Args:
         backend: the server.
         state: the cursor.
-        calls: call the server until there is an answer.
-        uid: the run.
+        calls: repeats calls of the server until there is an answer.
+        uid: the run's uid.
     """
 
     def __init__(self, backend: Backend, state: Cursor, calls: ServerCalls, uid: str) -> None:
@@ -58,23 +58,23 @@ class Sender:
         self._calls = calls
         self._uid = uid
         self._doubtful = False
-        """Of this chunk something may be there that the server does not know by its name."""
+        """Part of this chunk may be on the server, though not under its present tokens."""
         self._doubled = 0
 
     @property
     def has_idempotency_tokens(self) -> bool:
-        """Whether the server knows writes by their names."""
+        """True if the server recognizes writes by their tokens."""
         return self._backend.limits.token_seconds > 0.0
 
     @property
     def interrupted(self) -> Mapping[str, int] | None:
-        """Where the chunk ends that an uploader was sending when it died: to be sent as it was, by the same names."""
+        """End of the chunk that an uploader was sending when it died: to be sent as it was, with the same tokens."""
         return None if self._state.sending is None else self._state.sending.positions
 
     def begin(self, positions: Mapping[str, int]) -> None:
-        """A chunk that ends there is about to be sent."""
+        """Note that a chunk that ends there is about to be sent."""
         if not self.has_idempotency_tokens:
-            # The next uploader may cut its chunks elsewhere: it is to know how far this one may have come.
+            # The next uploader may cut its chunks elsewhere: it must know how far this one may have come.
             self._doubtful = self._state.is_unsure
             known = self._state.unsure
             self._state.unsure = known | {name: max(end, known.get(name, 0)) for name, end in positions.items()}
@@ -82,19 +82,19 @@ class Sender:
             return
         sending = self._state.sending
         if sending is None or sending.positions != positions:
-            # Another chunk than the one that was on its way has other names.
+            # A chunk other than the one that was on its way has other tokens.
             self._doubtful = sending is not None or self._state.is_unsure
             self._name(positions)
 
     def commit(self) -> None:
-        """The chunk is done; to be saved with the cursor's move."""
+        """Note that the chunk is done; to be saved with the cursor's move."""
         self._state.sending = None
         self._state.doubled += self._doubled
         self._doubled = 0
         self._doubtful = False
 
     def post(self, batch: Batch, *, suspect_after: int = SUSPECT_AFTER) -> Outcome[None]:
-        """Send until the server has taken or refused it.
+        """Send until the server has taken or refused the batch.
 
         Args:
             batch: one request's worth.
@@ -102,7 +102,7 @@ class Sender:
 
         Raises:
             InterruptedUploadError: told to stop.
-            GaveUpError: patience is at its end.
+            GaveUpError: no answer for too long.
         """
         run_id, limits = self._state.run_id or "", self._backend.limits
         full = len(batch.metrics) == limits.metrics
@@ -133,17 +133,17 @@ class Sender:
 
         outcome = self._calls.ask(attempt, full=full, is_hopeless=is_hopeless)
         if outcome.suspect and not outcome.ok:
-            self._doubtful = True  # it may have been done all the same; its parts are other writes
+            self._doubtful = True  # it may have been done all the same; its parts have other tokens
         if outcome.ok and self._doubtful and self.has_idempotency_tokens:
             self._doubled += len(left.metrics)
         return outcome
 
     def _takes_another_write(self, run_id: str) -> bool:
-        """Whether an internal error of the server was one request's doing: then it takes another one."""
+        """True if the server takes another write: then its internal error was due to the one request."""
         return self._backend.update_run(run_id, ending.RUNNING, None, uuid.uuid4().hex).ok
 
     def _unsent(self, run_id: str, batch: Batch, *, everything: bool) -> Outcome[Batch]:
-        """What the server does not hold yet, asked name by name: a failure costs one question, not all of them."""
+        """Return the part that the server does not have, asked name by name: a failure costs one query, not all."""
         by_name: dict[str, list[Metric]] = {}
         for metric in batch.metrics:
             by_name.setdefault(metric[0], []).append(metric)
@@ -170,7 +170,7 @@ class Sender:
         return self.has_idempotency_tokens and sending is not None and now_ms() - sending.since > lifetime
 
     def _renew_tokens(self) -> None:
-        """The server no longer knows the names of this chunk: what is there can only be seen."""
+        """Give this chunk new tokens: the server forgot the old ones, and only its data show what was written."""
         self._doubtful = True
         if self._state.sending is not None:
             self._name(self._state.sending.positions)

@@ -1,7 +1,7 @@
-"""Journal records gathered into a chunk, and a chunk cut into requests that a server takes. Pure but for the reader.
+"""Gathers journal records into a chunk, and cuts a chunk into requests that a server takes. Pure.
 
-The cursor moves by whole chunks, so a chunk holds whole records: as many as fill a request, and one more only if it
-alone is larger than that.
+The cursor moves by whole chunks, so a chunk holds whole records: as many of each kind as fit into a request, or a
+single one that is larger.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _ENVELOPE_BYTES: Final = 1_000
 
 @dataclass(slots=True)
 class Chunk:
-    """Records read and not yet acknowledged."""
+    """Records that were read and are not yet acknowledged."""
 
     metrics: list[Metric] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     conflicts: list[Text] = field(default_factory=list)
-    """Parameters given twice with different values: the second ones."""
+    """Parameters given again with a different value: the later values."""
     artifacts: list[Artifact] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.metrics or self.params or self.tags or self.conflicts or self.artifacts)
 
     def has_room(self, record: Record, limits: Limits) -> bool:
-        """Whether the record fits into the requests that this chunk fills anyway."""
+        """True if the record fits into the requests that this chunk fills anyway."""
         if isinstance(record, Metrics):
             return not self.metrics or len(self.metrics) + len(record.values) <= limits.metrics
         if isinstance(record, Params):
@@ -57,11 +57,11 @@ class Chunk:
         return True
 
     def full(self, limits: Limits) -> bool:
-        """Whether a request's worth is there."""
+        """True if the chunk fills a request."""
         return len(self.metrics) >= limits.metrics or len(self.params) >= limits.params or len(self.tags) >= limits.tags
 
     def add(self, record: Record) -> None:
-        """Take a record in; those that are not for the server change nothing."""
+        """Add a record; those that are not for the server change nothing."""
         match record:
             case Metrics(time=time):
                 self.metrics += [(key, value, time, step) for key, value, step in record.values]
@@ -80,7 +80,7 @@ class Chunk:
 
 
 def requests_of(chunk: Chunk, limits: Limits) -> Iterator[Batch]:
-    """The chunk cut into requests: parameters, tags, metrics, each apart, none too large in number or bytes."""
+    """Cut the chunk into requests: parameters, tags, metrics, each apart, none too large in number or bytes."""
     for params in _cut(list(chunk.params.items()), limits.params, limits.request_bytes, _text_bytes):
         yield Batch(params=params)
     for tags in _cut(list(chunk.tags.items()), limits.tags, limits.request_bytes, _text_bytes):

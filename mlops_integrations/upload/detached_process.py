@@ -1,8 +1,8 @@
-"""Starts a process that is nobody's child, and looks after it from afar.
+"""Starts a process that is not our child, and watches it without being its parent.
 
-A child of ours would be in the host's way: one that waits for *any* child (``os.wait()``) would be told of a process
-that it does not know, one that waits until no child is left would wait for ever, and one that ends all its children
-would end ours. So a shell starts it in the background, tells its number and ends, within a millisecond.
+A child of ours would disturb the host program: one that waits for *any* child (``os.wait()``) would be told of a
+process that it does not know, one that waits until no child is left would wait for ever, and one that ends all its
+children would end ours. So a shell starts it in the background, reports its pid and exits, within a millisecond.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ else:
     os.dup2(2, 1)
     os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Ten times as slow, for where there is no shell: in some containers."""
+"""Ten times as slow; used where there is no shell, as in some containers."""
 
 _GLANCE_SECONDS: Final = 0.01
 _STARTER_SECONDS: Final = 10.0
 
 
 class DetachedProcess:
-    """A process that was started so."""
+    """A process that was started in this way."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._identity = identity.of(pid)
 
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """True once it has ended."""
         fields = identity.stat_fields(self.pid)
         if fields and fields[:2] == ["Z", str(os.getpid())] and self._is(fields):
-            # An orphan goes to the first process of its container, which may be this one: it is no zombie for long.
+            # The first process of a container adopts its orphans: if that is this one, reap the zombie.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
             return True
         return identity.life_of(self._identity) is Life.DEAD
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end; whether it has ended."""
+        """Wait for its end; True if it has ended."""
         deadline = time.monotonic() + seconds
         while not self.ended():
             if time.monotonic() >= deadline:
@@ -69,14 +69,14 @@ class DetachedProcess:
 def start(
     command: Sequence[str], *, log: int, directory: Path, environment: Mapping[str, str], descriptors: Sequence[int]
 ) -> DetachedProcess:
-    """Start a program in a session apart from ours, with nothing to read.
+    """Start a program in a session other than ours, with empty standard input.
 
     Args:
         command: the program and its arguments.
-        log: a descriptor that takes what it says.
+        log: a descriptor for its output.
         directory: its working directory.
         environment: all its variables.
-        descriptors: what else it inherits.
+        descriptors: other descriptors that it inherits.
 
     Raises:
         OSError: it can't be started.
@@ -97,7 +97,7 @@ def start(
         )
         return DetachedProcess(int(starter.stdout))
     except subprocess.TimeoutExpired as late:
-        if late.stdout:  # it runs: a process forked in this moment holds the other end of the pipe
+        if late.stdout:  # it runs: a process forked at that moment keeps the pipe open
             return DetachedProcess(int(late.stdout))
         raise OSError(f"{by[0]} does not start it within {_STARTER_SECONDS:g} s") from None
     except ValueError:
@@ -105,7 +105,7 @@ def start(
 
 
 def why_not(program: str) -> str | None:
-    """Why this program can't be started, if that can be said beforehand."""
+    """Return why this program can't be started, if that is known beforehand."""
     if sys.platform == "win32":
         return "side processes are not supported on Windows"
     if not program:

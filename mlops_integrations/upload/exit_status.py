@@ -1,4 +1,4 @@
-"""What the kernel tells about a process that is not our child: that it ended, and how. Linux; elsewhere nothing."""
+"""Asks the kernel whether a process that is not our child ended, and how. Linux; elsewhere nothing is known."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _DYING_SECONDS: Final = 10.0
 
 
 class ProcessDescriptor:
-    """A file descriptor that stands for a process. Its number may be closed under us, and given to another file.
+    """A pidfd: a file descriptor that stands for a process. The host program may close it, and reuse its number.
 
-    That of a file always tells of something to read, as that of a process does once it has ended.
+    A file's descriptor always polls as readable, as a pidfd does once its process has ended: so ``number`` checks.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = descriptors.out_of_the_way(fd)
-        self._identity = descriptors.identity_of(self._fd)  # before Linux 6.9 that of all that stands for no file
+        self._identity = descriptors.identity_of(self._fd)  # before Linux 6.9 shared by all that stand for no file
 
     @property
     def number(self) -> int | None:
-        """Its number; None where it is not ours any more."""
+        """The descriptor's number; None if it is not ours any more."""
         return self._fd if descriptors.is_of(self._fd, self._identity) else None
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         fd, self._fd = self._fd, -1
         descriptors.close_if_of(fd, self._identity)
 
 
 def open_process(pid: int) -> int | None:
-    """A file descriptor that stands for a process, or None where there is none to be had."""
+    """Return a file descriptor that stands for a process, or None if that is not possible."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:
@@ -53,17 +53,17 @@ def open_process(pid: int) -> int | None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether the process has ended, all its threads included."""
+    """True if the process has ended, all its threads included."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def wait_status(process: Identity, pidfd: int | None) -> int | None:
-    """How an ended process ended, in the form that ``waitpid`` gives; None if nothing tells.
+    """Return how a process ended, in the form that ``waitpid`` gives; None if that is unknown.
 
-    A process that its parent has not waited for yet shows it in ``/proc``; later the pidfd does (Linux 6.15), if it
-    was opened in time. Between two looks the parent may wait for it, so the first is asked again.
+    Until its parent has waited for it, ``/proc`` shows it; later the pidfd does (Linux 6.15), if it was opened in
+    time. Between two looks the parent may wait for it, so the pidfd is asked again.
     """
     for look in (_of_pidfd, _of_zombie, _of_pidfd):
         status = look(process, pidfd)
@@ -94,12 +94,12 @@ def _of_zombie(process: Identity, _: int | None) -> int | None:
         owner = Path(f"/proc/{process.pid}").stat().st_uid
     except OSError:
         return None
-    # To those who may not know, the kernel shows 0.
+    # To users who may not know, the kernel shows 0.
     return int(fields[_EXIT_CODE_FIELD]) if os.geteuid() in {owner, 0} else None
 
 
 class OomCounter:
-    """Notices when the kernel kills for want of memory in the control group that a process belongs to."""
+    """Notices out-of-memory kills by the kernel in the control group that a process belongs to."""
 
     def __init__(self, pid: int) -> None:
         self._path = _memory_events(pid)
@@ -107,7 +107,7 @@ class OomCounter:
         self._grew_at: float | None = None
 
     def recently(self) -> bool:
-        """Whether the kernel has killed there within the last seconds; to be asked all the time."""
+        """True if the kernel has killed there within the last 10 s; to be called all the time."""
         before, self._seen = self._seen, self._read()
         now = time.monotonic()
         if before is not None and self._seen is not None and self._seen > before:

@@ -1,6 +1,6 @@
-"""Fits a batch to what a server is known to take. Pure: what is not to be sent is handed back, with its reason.
+"""Fits a batch to the known limits of a server. Pure: items that can't be sent are returned with the reason.
 
-Names that it refuses and numbers that it can't hold are taken out, texts are cut to the length that it keeps.
+Names that it refuses and numbers that it can't hold are taken out; texts are cut to the length that it keeps.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from mlops_integrations.backends.protocol import Batch, Limits, Text
 
 NOT_FINITE: Final = "not a finite number"
 _OLDER_LENGTHS: Final = (5_000, 500, 250)
-"""What servers of earlier years keep of a text, in characters: learnt by trying."""
+"""Longest texts that older servers keep, in characters: tried in turn when a text is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Items of a batch that the server surely refuses, with the reason to count by and the whole story."""
+    """Items of a batch that the server surely refuses, with the reason to count by and the full message."""
 
     items: Batch
     reason: str
@@ -27,7 +27,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What became of a batch."""
+    """A batch after fitting."""
 
     batch: Batch
     rejected: Sequence[Rejected]
@@ -36,13 +36,13 @@ class Fitted:
 
 
 def fit(batch: Batch, limits: Limits, name_fault: Callable[[str], str | None], dialect: str | None) -> Fitted:
-    """The batch without what the server surely refuses, and with its texts cut to what it keeps.
+    """Return the batch without surely refused items, and with its texts cut to the length that the server keeps.
 
     Args:
         batch: one request's worth.
         limits: the server's.
         name_fault: why the server would refuse a name, or None.
-        dialect: what the server speaks, for the messages.
+        dialect: the server's dialect, for the messages.
     """
     names = {item[0] for part in (batch.metrics, batch.params, batch.tags) for item in part}
     faults = {name: name_fault(name) for name in names}
@@ -63,7 +63,7 @@ def fit(batch: Batch, limits: Limits, name_fault: Callable[[str], str | None], d
 
 
 def shorter_texts(batch: Batch) -> Iterator[Batch]:
-    """The one text of a batch, shorter and shorter, if it is that long."""
+    """Yield the one text of a batch, cut to ever shorter lengths, where it is longer than that."""
     for length in _OLDER_LENGTHS:
         params = [(key, value[:length]) for key, value in batch.params if len(value) > length]
         tags = [(key, value[:length]) for key, value in batch.tags if len(value) > length]

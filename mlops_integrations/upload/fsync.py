@@ -1,6 +1,6 @@
-"""Brings the journal to the storage device about once a second: the window that a power failure can take.
+"""Brings the journal to the storage device about once a second: the window that a power failure can lose.
 
-In a thread of its own: whoever delivers waits for a server meanwhile, perhaps for minutes.
+In a thread of its own: the uploader waits for a server meanwhile, perhaps for minutes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class JournalSync:
 
     @contextlib.contextmanager
     def going_on(self) -> Iterator[None]:
-        """Every second while this block runs."""
+        """Sync every second while this block runs."""
         over = threading.Event()
         thread = threading.Thread(target=self._go_on, args=(over,), name="mlops-fsync", daemon=True)
         with contextlib.suppress(RuntimeError):  # no thread can be started: delivery goes on all the same
@@ -44,7 +44,7 @@ class JournalSync:
             over.wait(_EVERY_SECONDS)
 
     def sync(self) -> None:
-        """Sync what has grown since the last time; of files that are new their names, too.
+        """Sync the files that have grown since the last time, and the names of new files.
 
         Raises:
             OSError: the directory can't be read.

@@ -1,6 +1,6 @@
-"""Reads a run's journal files from the cursor on into chunks, and knows up to where each of them was read.
+"""Reads a run's journal files from the cursor on into chunks, and knows the position in each of them.
 
-A record that the chunk has no room for is kept for the next one: a reader moves forward only.
+A record that does not fit into the chunk is kept for the next one: a reader moves forward only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlops_integrations.upload.batches import Chunk
 
 
 class JournalFeed:
-    """The journal of one run directory, on its way into chunks.
+    """The journal of one run directory, read into chunks.
 
     Args:
         run: the run directory.
@@ -34,24 +34,24 @@ class JournalFeed:
         self._waiting: tuple[JournalReader, Record] | None = None
         self._bad_lines_before = state.bad_lines
         self.positions: dict[str, int] = {}
-        """Where each journal file's next record begins that is in no chunk yet."""
+        """Journal file name -> offset of its first record that is in no chunk yet."""
         self.chunk = Chunk()
-        """What was read and not yet taken."""
+        """Records that were read and not yet taken."""
         self.spec = run.spec()
         """The run, as its newest journal file says."""
 
     @property
     def bad_lines(self) -> int:
-        """How many lines were passed over because they are no records, those that the cursor knew of included."""
+        """Number of lines skipped because they are no records, including those that the cursor knew of."""
         return self._bad_lines_before + sum(reader.bad_lines for reader in self._readers.values())
 
     @property
     def is_ahead(self) -> bool:
-        """Whether more was read than the cursor says."""
+        """True if more was read than the cursor says."""
         return any(self._state.positions.get(name) != offset for name, offset in self.positions.items())
 
     def take(self) -> Chunk:
-        """The chunk, to be sent; reading goes on into a new one."""
+        """Return the chunk, to be sent; reading goes on into a new one."""
         chunk, self.chunk = self.chunk, Chunk()
         return chunk
 
@@ -60,10 +60,10 @@ class JournalFeed:
 
         Args:
             limits: how much the server takes in one request.
-            until: where to stop in each file, to get a chunk again that was on its way before. Default: nowhere.
+            until: where to stop in each file, to rebuild a chunk that was on its way before. Default: nowhere.
 
         Returns:
-            True when the chunk fills a request, so that it is to go at once.
+            True when the chunk fills a request, so that it should be sent at once.
 
         Raises:
             OSError: a journal file can't be read.
@@ -78,7 +78,7 @@ class JournalFeed:
         return any(self._read(reader, limits, until) for reader in self._readers_in_turn())
 
     def _read(self, reader: JournalReader, limits: Limits, until: Mapping[str, int] | None) -> bool:
-        """Read one file to its end; True when the chunk is full before."""
+        """Read one file to its end; True if the chunk is full before that."""
         name = reader.path.name
         end = None if until is None else until.get(name, 0)
         position = reader.offset
@@ -92,12 +92,12 @@ class JournalFeed:
             if self.chunk.full(limits):
                 self.positions[name] = position
                 return True
-        # Bad lines at the end are passed over, too.
+        # Bad lines at the end are skipped, too.
         self.positions[name] = reader.offset
         return False
 
     def _readers_in_turn(self) -> Iterator[JournalReader]:
-        """Readers of the files with something unread, and of the newest one, opened when their turn comes."""
+        """Yield readers of files with unread records, and of the newest file; each is opened when its turn comes."""
         journals = self._run.journals()
         for path in journals:
             newest = path == journals[-1]
@@ -111,7 +111,7 @@ class JournalFeed:
                     self._let_go_if_read(path)
 
     def _let_go_if_read(self, path: Path) -> None:
-        """A run may be re-opened a thousand times: of the older files, only those with something unread stay open."""
+        """Close an older file once it is read: a run may be re-opened a thousand times, each time with a new file."""
         reader = self._readers[path]
         if reader.offset >= path.stat().st_size:
             self._bad_lines_before += reader.bad_lines
@@ -119,7 +119,7 @@ class JournalFeed:
             del self._readers[path]
 
     def pass_over_torn_ends(self) -> None:
-        """Move behind last lines without an end: nobody will complete what a dead writer left half written."""
+        """Skip last lines without an end: a line that a dead writer left half written will never be completed."""
         for reader in self._readers.values():
             size = reader.path.stat().st_size
             if reader.offset < size and not reader.too_new and self.positions.get(reader.path.name) != size:

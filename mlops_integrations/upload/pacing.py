@@ -1,6 +1,7 @@
-"""When to send, and how long to wait after a failure. Pure: times go in, seconds come out.
+"""Decides when to send, and how long to wait after a failure. Pure: times go in, seconds come out.
 
-Many runs share one server: a run uses about a tenth of it at most, unless there is a backlog and the server keeps up.
+Many runs share one server: a run uses about a tenth of its time at most, unless there is a backlog and the server
+keeps up.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 _REST_FACTOR: Final = 9.0
 _SHORTEST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 300.0
-"""Thousands of runs keep to a tenth of a server only if they may wait long: with fewer seconds it never recovers."""
+"""Thousands of runs keep to a tenth of a server only if they may wait long: with shorter pauses it never recovers."""
 _JITTER: Final = 0.2
 _SMOOTHING: Final = 0.3
 _STRAINED_FACTOR: Final = 4.0
@@ -26,37 +27,37 @@ DENIED_BACKOFF: Final = 30.0
 
 
 class Pacer:
-    """The pause between requests, from how long they take."""
+    """Computes the pause between requests from how long they take."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._smoothed: float | None = None
         self._full: deque[float] = deque(maxlen=_REMEMBERED_FULL_BATCHES)
         self.due = float("-inf")
-        """When to send what does not fill a request."""
+        """Time at which to send records that do not fill a request."""
 
     def observe(self, seconds: float, *, full: bool) -> None:
-        """A request took this long."""
+        """Note that a request took this long."""
         self._smoothed = seconds if self._smoothed is None else self._smoothed + _SMOOTHING * (seconds - self._smoothed)
         if full:
             self._full.append(seconds)
 
     def may_send(self, now: float, *, full: bool, hurry: bool) -> bool:
-        """Whether to send now what there is.
+        """True if the records at hand should be sent now.
 
         Args:
             now: the clock's time.
-            full: it fills a request, or it is all that will come.
-            hurry: somebody waits for it.
+            full: they fill a request, or are all that will come.
+            hurry: somebody waits for them.
         """
         return hurry or (full and not self.strained) or now >= self.due
 
     def sent(self, now: float) -> None:
-        """What there was has been sent."""
+        """Note that the records at hand were sent."""
         self.due = now + self.pause()
 
     def pause(self) -> float:
-        """Seconds to wait before what is there is sent although it fills no request."""
+        """Return the seconds to wait before sending records that do not fill a request."""
         if self._smoothed is None:
             return 0.0
         seconds = min(max(_REST_FACTOR * self._smoothed, _SHORTEST_PAUSE), _LONGEST_PAUSE)
@@ -64,17 +65,17 @@ class Pacer:
 
     @property
     def strained(self) -> bool:
-        """The server needs much longer for a full request than it did: full ones are paced too."""
-        # Of the last two: a single slow one (a store that tidies up) says nothing.
+        """True while the server needs much longer for a full request than before: full ones are paced too."""
+        # The faster of the last two: a single slow one (a store that tidies up) says nothing.
         lately = min(self._full[-1], self._full[-2]) if len(self._full) > 1 else 0.0
         return lately > 0.0 and lately >= _STRAINED_FACTOR * min(self._full)
 
 
 def backoff(attempt: int, retry_after: float | None, rng: random.Random, spent: float = 0.0) -> float:
-    """Seconds to wait after failed attempt number ``attempt`` (from 1): full jitter, after what the server asks for.
+    """Return the seconds to wait after failed attempt ``attempt`` (from 1): the server's wish, then full jitter.
 
-    It may name the same moment to thousands: they come after it, and not together. Nor do those at once who waited in
-    vain: a server that has choked on too many requests is not given all of them again. ``spent`` is for how long.
+    A server may name the same moment to thousands of runs: jitter spreads them after it. It also spreads those that
+    waited in vain (for ``spent`` seconds): a server that choked on too many requests must not get all of them at once.
     """
     # The exponent is bounded before it is used: an outage of days must not overflow.
     ceiling = min(_FIRST_BACKOFF * 2.0 ** min(attempt, 16), _LONGEST_BACKOFF)

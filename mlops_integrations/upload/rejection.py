@@ -1,4 +1,4 @@
-"""What a server refuses: found by halving the request, and set aside with its reason."""
+"""Finds the records that a server refuses by halving the request, and sets them aside with the reason."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlops_integrations.journal.cursor import Cursor
 
 _REASON_LENGTH: Final = 500
 _SECOND_CHANCES: Final = (1.0, 4.0, 25.0, 60.0)
-"""Seconds before the server is asked again for what it has failed at."""
+"""Seconds before records at which the server failed are sent again."""
 _MORE_CHANCES: Final = (60.0,)
-"""Likewise, if it has taken nothing at all: perhaps it fails at everything of this kind, for the moment."""
+"""Further ones, if it has taken nothing at all: perhaps it fails at everything of this kind, for the moment."""
 
 
 class RejectedRecords:
-    """What goes to the file ``refused.jsonl`` of a run directory, and is counted by reason in the cursor.
+    """Refused records: written to the run directory's ``refused.jsonl``, and counted by reason in the cursor.
 
     Both happen at ``commit``, with the cursor's move: a chunk that is read again must not be counted twice.
     """
@@ -35,12 +35,12 @@ class RejectedRecords:
         self._first: dict[str, str] = {}
 
     def set_aside(self, batch: Batch, reason: str, message: str) -> None:
-        """Take every item of the batch.
+        """Set every item of the batch aside.
 
         Args:
-            batch: what is refused.
+            batch: the refused items.
             reason: short, of a few kinds, to count by.
-            message: the whole story.
+            message: the full message.
         """
         about = {
             "time": now_ms(),
@@ -61,7 +61,7 @@ class RejectedRecords:
         self._first.setdefault(reason, key)
 
     def commit(self) -> None:
-        """Write down and count what was taken since the last time.
+        """Write down and count the records set aside since the last time.
 
         Raises:
             OSError: the file can't be written.
@@ -84,17 +84,17 @@ def deliver_all_but_rejected(
     refused: Outcome[None],
     wait: Callable[[float], None],
 ) -> int:
-    """Deliver all of a refused batch but the culprits.
+    """Deliver a refused batch except for the culprits.
 
-    What a server says no to is set aside at once. What it only fails at may be innocent, and the server in trouble:
-    that is sent again some time later, all of it together, a few times.
+    Items that the server refuses are set aside at once. Items at which it only fails may be innocent, and the server
+    in trouble: they are sent again some time later, all of them together, a few times.
 
     Args:
-        batch: what was refused.
-        send: one request.
+        batch: the refused batch.
+        send: sends one request.
         set_aside: called with each culprit.
         refused: the answer to the batch.
-        wait: called with seconds.
+        wait: waits for so many seconds.
 
     Returns:
         How many items were taken.
@@ -121,7 +121,7 @@ def deliver_all_but_rejected(
 
 
 def joined(parts: Sequence[Batch]) -> Batch:
-    """One batch with the content of all."""
+    """Return one batch with the content of all."""
     return Batch(
         [item for part in parts for item in part.metrics],
         [item for part in parts for item in part.params],
@@ -135,7 +135,7 @@ def bisect(
     set_aside: Callable[[Batch, Outcome[None]], None],
     refused: Outcome[None],
 ) -> int:
-    """Deliver all of a refused batch but the culprits.
+    """Deliver a refused batch except for the culprits, which are found by halving it.
 
     Returns:
         How many items were taken.

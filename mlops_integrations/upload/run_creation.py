@@ -1,8 +1,8 @@
-"""Makes a run's counterpart on the server, once, whatever becomes of requests, replies and uploaders.
+"""Creates a run on the server exactly once, even if requests, replies or uploaders are lost.
 
-``runs/create`` is not idempotent. So the intention is on disk before the request, the run carries our uid, and
-whoever finds an intention without an id looks for the run before asking for another. After a failure that may have
-been a success it looks several times: a slow server may still be at it.
+``runs/create`` is not idempotent. So the intention is on disk before the request, the run carries our uid, and an
+uploader that finds an intention without an id looks for the run before requesting another. After a failure that may
+have been a success it looks several times: a slow server may still be working on it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mlops_integrations.upload.server_calls import RunGoneError, ServerCalls, St
 T = TypeVar("T")
 
 _LOOK_PAUSES: Final = (1.0, 4.0, 25.0)
-"""Seconds between the looks for a run whose creation had no clear answer: after 1, 5 and 30 s in all."""
+"""Seconds before each search for a run whose creation had no clear answer: after 1, 5 and 30 s in all."""
 
 
 class RunCreation:
-    """The steps from a cursor without a run id to one with it."""
+    """Finds or creates the run on the server and stores its id in the cursor."""
 
     def __init__(self, backend: Backend, state: Cursor, calls: ServerCalls) -> None:
         self._backend = backend
@@ -36,7 +36,7 @@ class RunCreation:
         self._calls = calls
 
     def open(self, spec: RunSpec, sizes: Mapping[str, int], *, known_elsewhere: bool = False) -> None:
-        """Give the cursor the run's id on the server.
+        """Find or create the run, and store its id in the cursor.
 
         Args:
             spec: the run.
@@ -44,7 +44,7 @@ class RunCreation:
             known_elsewhere: it was delivered before, to another address, which may be the same server's.
 
         Raises:
-            StoppedByServerError: the server won't have the run; the text says why and what to do.
+            StoppedByServerError: the server does not accept the run; the text says why and what to do.
         """
         spec = self._as_wished(spec)
         left_behind = self._state.intent is not None
@@ -69,7 +69,7 @@ class RunCreation:
         self._adopt(self._look(spec.uid, pauses) or self._create(spec), before)
 
     def _as_wished(self, spec: RunSpec) -> RunSpec:
-        """The run as it is to be made, whatever was recorded."""
+        """Return the run as ``sync --as-new`` and ``--experiment`` ask for it, whatever was recorded."""
         if self._state.as_new is not None:
             spec = structs.replace(spec, resume_run_id=None)
         if self._state.elsewhere is not None:
@@ -99,14 +99,14 @@ class RunCreation:
                 found = self._look(spec.uid, _LOOK_PAUSES)
                 if found is not None:
                     return found
-                # The looks were answered, the creation was not.
+                # The searches were answered, the creation was not.
                 self._calls.note_trouble(made)
                 self._calls.check_patience(began, made.message)
             else:
                 self._calls.back_off(attempt, made)
 
     def _await(self, uid: str) -> ServerRun:
-        """The run that another rank makes."""
+        """Wait for the run that rank 0 creates, and return it."""
         began, attempt = self._calls.now(), 0
         while True:
             found = self._look(uid, (0.0,))
@@ -122,7 +122,7 @@ class RunCreation:
             self._calls.wait(pause)
             runs = self._found(uid)
             if runs:
-                # Of twins, the one that was already written to.
+                # Among twins, the one that was already written to.
                 return min(runs, key=lambda run: run.empty)
         return None
 
@@ -141,7 +141,7 @@ class RunCreation:
 
     def _adopt(self, run: ServerRun, before: Mapping[str, int] | None = None) -> None:
         if before and not run.empty:
-            self._state.unsure = dict(before)  # what it holds has come from there, by way of another cursor
+            self._state.unsure = dict(before)  # its content came from these files, through another cursor
         self._state.run_id = run.run_id
         self._state.experiment_id = run.experiment_id
         self._state.url = self._backend.run_url(run.experiment_id, run.run_id)
@@ -149,7 +149,7 @@ class RunCreation:
         self._calls.save(durable=True)
 
     def parent_run_id(self, spec: RunSpec) -> str | None:
-        """The parent's id on this server, or None while it has none."""
+        """Return the parent's id on this server, or None while it has none."""
         if spec.parent is None or not spec.parent.startswith(UID_PREFIX):
             return spec.parent
         if spec.parent_directory is not None:
@@ -161,7 +161,7 @@ class RunCreation:
         return runs[0].run_id if runs else None
 
     def delete_twins(self, spec: RunSpec) -> None:
-        """Delete empty runs of our uid that a late creation left behind; the cursor says which."""
+        """Delete empty runs of our uid that a late creation left behind; note them in the cursor."""
         if not self._state.ambiguous:
             return
         for run in self._found(spec.uid):

@@ -1,4 +1,4 @@
-"""Brings a run's status to the server: running again when more is delivered, and how it ended once all is there."""
+"""Brings a run's status to the server: RUNNING again when more is delivered, the final one once all is there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mlops_integrations.upload.server_calls import ServerCalls, StoppedByServerE
 
 
 class RunStatus:
-    """The status of a run at one server; the cursor knows the last one that was brought there.
+    """The status of a run at one server; the cursor holds the last one that was brought there.
 
     Args:
         backend: the server.
         state: the cursor.
-        calls: call the server until there is an answer.
+        calls: repeats calls of the server until there is an answer.
         creation: knows the run's parent and its twins.
-        delivery: brings the tags there that go with a status.
+        delivery: delivers the tags that go with a status.
         on_progress: called when the status has changed.
     """
 
@@ -44,19 +44,19 @@ class RunStatus:
         self._on_progress = on_progress
 
     def reopen(self, spec: RunSpec) -> None:
-        """Say that an ended run goes on, if it is this process's to say.
+        """Tell the server that an ended run goes on, if this run directory is that of rank 0.
 
         Raises:
-            StoppedByServerError: the server won't have it.
+            StoppedByServerError: the server does not accept it.
         """
         if self._state.status not in {None, ending.RUNNING} and spec.rank == 0:
             self._set(spec, ending.RUNNING, None, None)
 
     def close(self, spec: RunSpec, ended: Ending) -> None:
-        """Say how the run ended, unless the server knows.
+        """Tell the server how the run ended, unless it knows already.
 
         Raises:
-            StoppedByServerError: the server won't have it.
+            StoppedByServerError: the server does not accept it.
         """
         state = self._state
         if (state.status, state.reason, state.status_time) != (ended.status, ended.reason, ended.time):
@@ -73,7 +73,7 @@ class RunStatus:
 
     def _set(self, spec: RunSpec, status: str, reason: str | None, time: int | None) -> None:
         run_id = self._state.run_id or ""
-        if spec.rank == 0 or status == ending.FAILED:  # else that is for the process of rank 0 to say
+        if spec.rank == 0 or status == ending.FAILED:  # else the process of rank 0 reports it
             if reason != self._state.reason:
                 self._delivery.send(Batch(tags=[(EXIT_REASON_TAG, reason or "")]))
             at = None if status == ending.RUNNING else time

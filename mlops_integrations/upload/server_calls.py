@@ -1,6 +1,6 @@
-"""Asks a server until it says yes or no: the one retry loop, with every wait interruptible.
+"""Calls a server until it accepts or refuses: the one retry loop, with every wait interruptible.
 
-What goes wrong meanwhile stands in the cursor as its trouble, for the training process and the user to see.
+Trouble meanwhile is stored in the cursor, for the training process and the user to see.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _CHECK_SECONDS: Final = 0.1
 
 
 class InterruptedUploadError(Exception):
-    """The uploader was told to stop. Nothing is lost: the cursor stands where it stood."""
+    """The uploader was told to stop. Nothing is lost: a later one resumes from the cursor."""
 
 
 class GaveUpError(Exception):
-    """No answer for longer than this uploader has patience."""
+    """No answer for longer than this uploader's patience."""
 
 
 class StoppedByServerError(Exception):
-    """The server won't have this run as things are: trying again by itself is no use."""
+    """The server does not accept this run as things are: automatic retries are of no use."""
 
 
 class RunGoneError(StoppedByServerError):
@@ -41,17 +41,17 @@ class RunGoneError(StoppedByServerError):
 
 @dataclass(slots=True)
 class UploadContext:
-    """The world as the uploader sees it: time, chance, and what others want of it."""
+    """The uploader's surroundings: time, randomness, and requests from other parts."""
 
     stop: Callable[[], bool] = lambda: False
-    """Whether to stop; asked several times a second."""
+    """Returns True to stop; asked several times a second."""
     wake_time: Callable[[], int] = lambda: 0
-    """Changes when somebody waits for what is there."""
+    """Changes when somebody waits for the records at hand."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     rng: random.Random = field(default_factory=random.Random)
     patience: float | None = None
-    """Seconds without an answer before giving up; None: never. May be changed while asking."""
+    """Seconds without an answer before giving up; None: never. May be changed during a call."""
     on_answer: Callable[[], None] = lambda: None
     """Called at each answer of the server."""
 
@@ -67,10 +67,10 @@ class ServerCalls:
         self._path = path
         self._pacer = pacer
         self._context = context
-        self._woken_at = 0  # whoever woke an uploader before this one came up is still waiting
+        self._woken_at = 0  # a wake from before this uploader started still counts
         self._last_answer = context.clock()
         self._in_progress = 0
-        """Calls that are being asked for: one may ask others before it is tried again."""
+        """Calls in progress: one may make others before it is retried."""
 
     def ask(
         self,
@@ -79,16 +79,16 @@ class ServerCalls:
         full: bool = False,
         is_hopeless: Callable[[int, Outcome[T]], bool] = lambda _attempt, _outcome: False,
     ) -> Outcome[T]:
-        """Call until the server has done it or refused it.
+        """Call until the server has done or refused it.
 
         Args:
             call: one attempt.
-            full: whether this is as large a request as there is, for the pacing.
-            is_hopeless: whether a failed attempt of this number is to count as a refusal.
+            full: True for a request of the largest size, for the pacing.
+            is_hopeless: decides if a failed attempt of this number counts as a refusal.
 
         Raises:
             InterruptedUploadError: told to stop.
-            GaveUpError: patience is at its end.
+            GaveUpError: no answer for too long.
         """
         self._in_progress += 1
         try:
@@ -115,18 +115,18 @@ class ServerCalls:
                 self.answered()
                 return Outcome(Kind.REFUSED, None, outcome.message, outcome.code, suspect=outcome.suspect)
             self.note_trouble(outcome)
-            # What was asked meanwhile may have been answered: of this call that says nothing.
+            # Other calls may have been answered meanwhile; that says nothing about this one: so ``since``.
             self.back_off(attempt, outcome, spent, since)
 
     def ask_until_seen(
         self, write: Callable[[], Outcome[None]], look: Callable[[], Outcome[T]], is_done: Callable[[T], bool]
     ) -> Outcome[None]:
-        """Ask for a write; where something else has answered it, look whether it is done before asking again.
+        """Request a write; after a reply other than the documented one, look if it is done before a new request.
 
         Args:
             write: one attempt.
             look: reads what the write changes.
-            is_done: whether what was read shows the change.
+            is_done: decides if the result of ``look`` shows the change.
         """
         unacknowledged = False
 
@@ -143,7 +143,7 @@ class ServerCalls:
         return self.ask(attempt)
 
     def answered(self) -> None:
-        """The server speaks to us: whatever the trouble was, it is over, unless another call still waits."""
+        """Note that the server answered: clears the trouble in the cursor, unless another call still waits."""
         self._last_answer = self._context.clock()
         self._context.on_answer()
         if self._state.trouble is not None and self._in_progress <= 1:
@@ -151,11 +151,11 @@ class ServerCalls:
             self.save()
 
     def note_trouble(self, outcome: Outcome[T], *, stopped: bool = False) -> None:
-        """Write down why nothing moves."""
+        """Store in the cursor why delivery makes no progress."""
         self.write_trouble(outcome.message, stopped=stopped, request_id=outcome.request_id)
 
     def write_trouble(self, message: str, *, stopped: bool, request_id: str | None = None) -> None:
-        """Write down why nothing moves; the time of its beginning stays."""
+        """Store in the cursor why delivery makes no progress; the time at which that began stays."""
         known = self._state.trouble
         since = known.since if known is not None else now_ms()
         fresh = Trouble(message, since, stopped, request_id)
@@ -164,11 +164,11 @@ class ServerCalls:
             self.save()
 
     def back_off(self, attempt: int, outcome: Outcome[T], spent: float = 0.0, since: float | None = None) -> None:
-        """Wait before the next attempt; somebody who waits for us ends it, unless the server asked for the pause.
+        """Wait before the next attempt; a wake ends it, unless the server asked for the pause or denied access.
 
         Args:
             attempt: its number, from 1.
-            outcome: what became of it.
+            outcome: its outcome.
             spent: seconds that it took.
             since: when the first attempt began. Default: the time of the server's last answer.
         """
@@ -185,16 +185,16 @@ class ServerCalls:
         return self._context.clock()
 
     def check_patience(self, since: float, message: str) -> None:
-        """Give up if nothing has come of it for longer than we have patience.
+        """Give up if there was no success for longer than our patience.
 
         Raises:
-            GaveUpError: so it is.
+            GaveUpError: there was none.
         """
         if self._context.patience is not None and self.now() - since > self._context.patience:
             raise GaveUpError(message)
 
     def wait(self, seconds: float, *, for_nobody: bool = True) -> None:
-        """Sleep; unless ``for_nobody``, until somebody wakes us."""
+        """Sleep; unless ``for_nobody``, a wake ends it."""
         end = self._context.clock() + seconds
         while True:
             self.checkpoint()
@@ -206,7 +206,7 @@ class ServerCalls:
             self._context.sleep(min(left, _CHECK_SECONDS))
 
     def woken(self) -> bool:
-        """Whether somebody has come to wait for us since the last time this was asked."""
+        """True if a wake came since the last time this was asked."""
         woken_at = self._context.wake_time()
         if woken_at == self._woken_at:
             return False
@@ -214,11 +214,11 @@ class ServerCalls:
         return True
 
     def checkpoint(self) -> None:
-        """Do what must go on during every wait; raise if told to stop."""
+        """Do the work that must go on during every wait; raise if told to stop."""
         self._tend()
         if self._context.stop():
             raise InterruptedUploadError
 
     def save(self, *, durable: bool = False) -> None:
-        """Bring the cursor to disk."""
+        """Save the cursor to disk."""
         cursor.save(self._path, self._state, durable=durable)

@@ -1,7 +1,7 @@
 """The side process: watches a training process, delivers its run, closes the run when the training process is gone.
 
 Started by the absolute path of this file, isolated (``-I``): with ``-m`` the working directory would come first on
-the search path, and a user's ``requests.py`` would win. What the parent could import comes last on the path instead.
+the search path, and a user's ``requests.py`` would win. The parent's search path comes last instead.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _OVERTIME_SECONDS: Final = 2.0
 
 
 class TimeIsOverError(BaseException):
-    """Raised in the middle of a request that does not end: like a kill, it costs nothing that is in the journal."""
+    """Raised in the middle of a request that does not end: like a kill, it loses nothing that is in the journal."""
 
 
 def load_package() -> None:
-    """Make importable the package that this file belongs to, and no other, whatever lies on the search path."""
+    """Import the package that this file belongs to, and no other, whatever is on the search path."""
     package = Path(__file__).resolve().parents[1]
     spec = importlib.util.spec_from_file_location(
         _PACKAGE, package / "__init__.py", submodule_search_locations=[str(package)]
@@ -44,12 +44,12 @@ def load_package() -> None:
 
 
 def main(directory: str, parent: str, destination: str = "") -> None:
-    """Live as long as there is something to do in a run directory, and time to do it.
+    """Run while there is something to do in a run directory, and time left to do it.
 
     Args:
         directory: the run directory.
-        parent: number of the training process and, behind colons, our descriptor of it, if there is one, and its
-            start time.
+        parent: pid of the training process and, after colons, our descriptor of it, if there is one, and its start
+            time.
         destination: the server. Default: none, the run is only watched.
     """
     from mlops_integrations.config import settings
@@ -70,7 +70,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         {(int(pid), start_time or None): int(pidfd)} if pidfd else {},
         lambda leaving: run.say_ready(leaving=leaving),
     )
-    with contextlib.suppress(OSError):  # a disk that fails for a moment: said, and tried again, by what follows
+    with contextlib.suppress(OSError):  # a disk that fails for a moment: the worker reports it and tries again
         delivery.writers.poll()
     run.say_ready()
     hours.watch(lambda: delivery.writers.nobody_to_wait_for_now)
@@ -78,11 +78,11 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         delivery.run()
     except TimeIsOverError:
         logging.getLogger(_PACKAGE).info("time is over, in the middle of a request")
-    except Exception:  # as it would end without us; but its text may hold what a server said
+    except Exception:  # logged, which escapes it: its text may quote a server
         logging.getLogger(_PACKAGE).exception("failed")
         sys.exit(1)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter's exit takes handlers away: a signal would end us
+        signal.setitimer(signal.ITIMER_REAL, 0)  # interpreter exit removes handlers: a signal would kill us
     run.say_ready(leaving=True)
     logging.getLogger(_PACKAGE).info("done")
 
@@ -94,7 +94,7 @@ def _begin_log() -> None:
 
 
 class _Plain(logging.Formatter):
-    """Spells out what steers a terminal: somebody will look at the log on one."""
+    """Escapes control characters of terminals: the log will be read on one."""
 
     def format(self, record: logging.LogRecord) -> str:
         from mlops_integrations.untrusted import escaped
@@ -103,7 +103,7 @@ class _Plain(logging.Formatter):
 
 
 class _Hours:
-    """How long a side process may go on: while the training lives; then for a time, or a short one after SIGTERM."""
+    """Time limit of a side process: while the training lives; then ``linger`` seconds, at most 5 after SIGTERM."""
 
     def __init__(self, linger: float) -> None:
         self._linger = linger
@@ -117,12 +117,12 @@ class _Hours:
         self._terminated = True
 
     def watch(self, is_gone: Callable[[], bool]) -> None:
-        """See to it that no request holds us up: a server may take minutes, or send a byte now and then for ever."""
+        """Interrupt a request at the time limit: a server may take minutes, or send a byte now and then for ever."""
 
         def tick(_number: int, _frame: FrameType | None) -> None:
             try:
                 gone = is_gone()
-            except OSError:  # the directory can't be read now: it is looked at again in a second
+            except OSError:  # the directory can't be read now: checked again in a second
                 return
             if self.over(training_is_gone=gone, overtime=_OVERTIME_SECONDS):
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -142,7 +142,7 @@ class _Hours:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(PermissionError):  # whoever leads a session has one of his own
+    with contextlib.suppress(PermissionError):  # a session leader has its own session already
         os.setsid()
     load_package()
     from mlops_integrations.upload import side_process

@@ -1,7 +1,7 @@
-"""Who drives the delivery of a live run: a side process by default, else a thread of the training process.
+"""Starts the uploader of a live run: a side process by default, else a thread of the training process.
 
 The side process takes no share of the trainer's interpreter lock, goes on after the trainer has exited, and closes the
-run of a trainer that died. The thread is for where no process can be started, and for those who ask for it.
+run of a trainer that died. The thread is for systems where no process can be started, and for users who ask for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCRIPT: Final = Path(__file__).with_name("side_process.py")
 
 
 class Supervisor:
-    """Sees to it that somebody delivers (or at least watches) one run directory while this process lives."""
+    """Makes sure that one run directory is delivered (or at least watched) while this process lives."""
 
     def __init__(self, run: RunDirectory, settings: Settings) -> None:
         self._run = run
@@ -53,7 +53,7 @@ class Supervisor:
             self._start_process()
 
     def check(self) -> None:
-        """Look after the side process; to be called now and then. Replaces one that has failed."""
+        """Check the side process, and replace one that has failed; to be called now and then."""
         process = self._process
         if process is None:
             return
@@ -63,7 +63,7 @@ class Supervisor:
                 self._fall_back(f"not ready within {_READY_SECONDS:g} s")
             return
         self._process = None
-        self._failures += self._run.word_of(process.pid) != -process.pid  # one that ends in order says so before
+        self._failures += self._run.word_of(process.pid) != -process.pid  # one that exits in order says so before
         if self._work_is_left() and not self._has_thread():
             if self._failures < _MOST_FAILURES:
                 self.start()
@@ -71,7 +71,7 @@ class Supervisor:
                 self._fall_back(f"it failed {self._failures} times, {self._run.log} may tell why")
 
     def wait_for_end(self, seconds: float) -> None:
-        """Give a side process that has nothing left to do a moment to end: who looks after us finds nobody."""
+        """Give a finished side process a moment to exit, so that no process is left behind after ``finish()``."""
         if self._process is not None and self._process.wait(seconds):
             self._process = None
 
@@ -93,8 +93,8 @@ class Supervisor:
 
     def _start_process(self) -> None:
         self._started_at = time.monotonic()
-        # The directory of the user's script comes last: it may hold a file by the name of a library.
-        # It may hold what is no text, too: users put a Path there, which the import system passes over.
+        # The directory of the user's script comes last: it may hold a file named like a library.
+        # Not every entry is text: users put a Path there, which the import system ignores.
         entries = [entry for entry in (*sys.path[1:], *sys.path[:1]) if isinstance(entry, str)]
         search_path = os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
         pidfd = _own_pidfd()
@@ -161,7 +161,7 @@ def _run_thread(worker: object) -> None:
     assert isinstance(worker, UploadWorker)
     try:
         worker.run()
-    except Exception:  # the border of a thread: a traceback out of it would land in the user's terminal
+    except Exception:  # the top of a thread: a traceback out of it would land in the user's terminal
         logger.warning("mlops: the uploader thread failed; what is left waits for `sync`", exc_info=True)
 
 
@@ -177,5 +177,5 @@ def _own_pidfd() -> int | None:
 
 
 def _parent(pidfd: int | None) -> str:
-    # With its start time: the run directory may hold journals of earlier processes of the same number.
+    # With its start time: the run directory may hold journals of earlier processes with the same pid.
     return str(os.getpid()) if pidfd is None else f"{os.getpid()}:{pidfd}:{identity.me().start_time or ''}"

@@ -1,7 +1,7 @@
 """Delivers one run directory to one server: read, batch, send, save the cursor. One loop, in two modes.
 
-``follow`` waits at the end of the journal until the run has ended; ``drain`` stops there. Killed at any line, a later
-uploader goes on from the cursor: what is sent twice then is the same row twice, since times were fixed when logged.
+``follow`` waits at the end of the journal until the run has ended; ``drain`` stops there. If it is killed at any line,
+a later uploader resumes from the cursor: a value sent twice is the same row twice, since times are fixed when logged.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Result:
     """How a delivery ended."""
 
     delivered: bool
-    """Everything that is in the journal is acknowledged or set aside."""
+    """Everything in the journal is acknowledged or set aside."""
     closed: bool
-    """The run's status on the server is its true and last one."""
+    """The run's status on the server is its final one."""
 
 
 class Uploader:
-    """One run directory on its way to one server. Its owner holds the lease.
+    """Delivers one run directory to one server. Its owner holds the lease.
 
     Raises:
         RunDirectoryError: the journal can't be read.
@@ -61,7 +61,7 @@ class Uploader:
         self._writers = writers
         self._on_progress = on_progress
         path = cursor.cursor_path(run.path, destination)
-        # A cursor that can't be read (a power failure may leave it empty) knew of a run: it is looked for.
+        # An unreadable cursor (a power failure may leave it empty) may have known a run: that is looked for.
         self.state = cursor.load(path) or Cursor(destination, intent=0 if path.exists() else None)
         self._pacer = Pacer(context.rng)
         self._calls = ServerCalls(self.state, path, self._pacer, context, self._tend)
@@ -79,7 +79,7 @@ class Uploader:
 
         Raises:
             InterruptedUploadError: told to stop.
-            StoppedByServerError: the server won't have the run.
+            StoppedByServerError: the server does not accept the run.
         """
         return self._deliver_all(follow=True)
 
@@ -89,7 +89,7 @@ class Uploader:
         Raises:
             InterruptedUploadError: told to stop.
             GaveUpError: no answer for too long.
-            StoppedByServerError: the server won't have the run.
+            StoppedByServerError: the server does not accept the run.
         """
         return self._deliver_all(follow=False)
 
@@ -97,7 +97,7 @@ class Uploader:
         # A run that goes on may grow faster than it is delivered: a drain ends where the journal ends now.
         until = None if follow else self._run.sizes()
         if self.state.stopped:
-            self.state.trouble = None  # somebody may have mended it: if not, it is found, and dated, anew
+            self.state.trouble = None  # it may be solved by now: if not, it is noted again, with a new time
         try:
             return self._loop(until)
         except StoppedByServerError as error:
@@ -111,7 +111,7 @@ class Uploader:
         hurry = False
         while True:
             self._calls.checkpoint()
-            # Asked before reading: what is read afterwards lies before this end, or the run goes on.
+            # Asked before reading: records read afterwards come before this end, or the run goes on.
             ended = self._writers.ending()
             full = self._fill()
             hurry = self._calls.woken() or hurry or ended is not None
@@ -143,12 +143,12 @@ class Uploader:
             self._calls.save()
 
     def _settle(self, ended: Ending | None, *, drains: bool) -> Result | None:
-        """Nothing more is to be sent at the moment: the status is due, and perhaps that was all."""
+        """Bring the status to the server when nothing else is to be sent; return the result if that was all."""
         if ended is not None and self._writers.final:
             self._feed.pass_over_torn_ends()
-        if self._feed.is_ahead:  # by records without content
+        if self._feed.is_ahead:  # by records without content for the server
             self._save_positions()
-        # Files that are just on their way come first; those that fail do not hold the status up.
+        # Artifacts on their way come first; failing ones do not delay the status.
         on_their_way = self._artifacts.are_left and not self._artifacts.in_trouble
         closed = ended is not None and not on_their_way and self._close(ended)
         if self._artifacts.are_left:
@@ -166,11 +166,11 @@ class Uploader:
             self._writers.poll()
 
     def _fill(self) -> bool:
-        """Read into the chunk; True when it is to go at once: it fills a request, or was on its way before."""
+        """Read into the chunk; True if it should be sent at once: it fills a request, or was on its way before."""
         limits, again = self._backend.limits, self._sender.interrupted
         full = self._feed.fill(limits, again)
         if again is not None and not self._feed.chunk:
-            self._sender.commit()  # it is not in the journal any more
+            self._sender.commit()  # that chunk is not in the journal any more
             return self._feed.fill(limits)
         return full or again is not None
 
@@ -181,7 +181,7 @@ class Uploader:
             conflicts = Batch(params=chunk.conflicts)
             self._delivery.rejected.set_aside(conflicts, "param changed", "the run has another value")
         if self._sender.has_idempotency_tokens:
-            # Files that grow at once are read in another order the next time; the names must be the same.
+            # Files that grow in parallel may be read in another order next time; the tokens must be the same.
             chunk.metrics.sort(key=lambda metric: (metric[2], metric[0], metric[3], str(metric[1])))
         self._sender.begin(self._feed.positions)
         for batch in requests_of(chunk, self._backend.limits):
@@ -190,7 +190,7 @@ class Uploader:
         self._save_positions()
 
     def _save_positions(self) -> None:
-        # A name in the cursor that a power failure took from the directory would be given to another file.
+        # A file name that is in the cursor, but lost by a power failure, would be given to another file.
         for name in self._feed.positions.keys() - self.state.positions.keys():
             files.sync_name(self._run.path / name)
         self.state.positions.update(self._feed.positions)

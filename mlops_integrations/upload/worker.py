@@ -1,6 +1,6 @@
-"""Delivers one run in the background: takes the lease, follows the journal, hands the lease over when it is asked to.
+"""Delivers one run in the background: takes the lease, follows the journal, releases the lease when asked to.
 
-The side process and the thread both run this. What they do not share is when to stop.
+The side process and the thread both run this; they differ in when to stop.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _STANDBY_SECONDS: Final = 0.2
 
 
 class UploadWorker:
-    """One run's way to a server, or only the watch over it.
+    """Background job: delivers one run directory, or (no destination) only watches for the trainer's death.
 
     Args:
         run: the run directory.
-        kind: who does this, as the lease is to say.
-        stop: whether to stop; asked several times a second.
+        kind: how the lease names this holder, "side process" or "thread".
+        stop: returns True to stop; asked several times a second.
         destination: the server; None: only watch.
-        access: how to get into the server.
-        pidfds: descriptors of writers' processes, by number and start time, opened when these surely lived.
-        say_leaving: called with True when nothing is left to do; with False when there is again.
+        access: the access to the server.
+        pidfds: descriptors of writers' processes, by pid and start time, opened when these surely lived.
+        say_leaving: called with True when nothing is left to do; with False if there is work again.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class UploadWorker:
         self._other: str | None = None
 
     def run(self) -> None:
-        """Go on until the run has ended for good and all of it is delivered, or until told to stop."""
+        """Run until the run has ended for good and is fully delivered, or until told to stop."""
         with self._sync.going_on():
             self._go_on()
 
@@ -83,7 +83,7 @@ class UploadWorker:
             self.writers.close()
 
     def _finished(self) -> bool:
-        """Nothing is left to do: all is delivered by whomever, or will be delivered by hand."""
+        """True when nothing is left to do: all is delivered, by any uploader, or will be delivered by hand."""
         ended = self._run.ending()
         if ended is None or not self.writers.final:
             return False
@@ -93,7 +93,7 @@ class UploadWorker:
         return state is not None and state.covers(self._run.sizes(), ended)
 
     def _left(self) -> bool:
-        """Announce the leave, then look again: who re-opens the run sees the one, or we see the other."""
+        """Announce the exit, then look again: a process that re-opens the run sees the announcement, or we its file."""
         self._say_leaving(True)
         if self._finished():
             return True
@@ -101,7 +101,7 @@ class UploadWorker:
         return False
 
     def _attempt(self) -> None:
-        """Deliver if the lease is to be had."""
+        """Deliver if the lease is available."""
         if self._destination is None or self._refused_by_server or self._lease.asked():
             return
         if not self._lease.acquire():

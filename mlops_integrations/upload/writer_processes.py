@@ -1,6 +1,6 @@
-"""The processes that write in a run directory: are they gone, and how did they end?
+"""Finds out whether the processes that write in a run directory are gone, and how they ended.
 
-Whoever delivers or watches a run directory polls this, and it writes down what it finds beside the journal.
+Polled by the uploader, or by the watcher, of a run directory; the findings are written beside the journal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class WriterProcesses:
     Args:
         run: the run directory.
         presume_dead: writers that can't be judged from here count as dead (``sync --close``).
-        pidfds: descriptors of processes, by number and start time, opened when these surely lived.
+        pidfds: descriptors of processes, by pid and start time, opened when these surely lived.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class WriterProcesses:
         self._presume_dead = presume_dead
         self._processes: dict[Path, _Process] = {}
         self._by_writer: dict[Identity, _Process] = {}
-        """A process that re-opens a run has many files, and one descriptor here."""
+        """A process that re-opens a run has many files, but one entry and descriptor here."""
 
     def poll(self) -> None:
-        """Look at every writer, and write down the end of those who are newly gone."""
+        """Check every writer, and write down the end of those that are newly gone."""
         for path in self._run.journals():
             if path not in self._processes:
                 header, _ = reader.read_start(path)
@@ -63,7 +63,7 @@ class WriterProcesses:
         last_sign = max(path.stat().st_mtime for path in process.paths)
         out_of_memory = process.out_of_memory()
         if process.ended(last_sign):
-            # Nobody saw it end: its last sign of life is the best guess of when it did.
+            # Its end was not watched: its last sign of life is the best guess of when it ended.
             at = time.time() if process.watched else last_sign
             self._note(process, Exit(int(at * 1000), process.wait_status(), out_of_memory))
         elif self._presume_dead and process.life is Life.UNKNOWN:
@@ -81,51 +81,51 @@ class WriterProcesses:
 
     @property
     def final(self) -> bool:
-        """No writer can change any more how the run ended: each has said so itself, or is gone."""
+        """True when no writer can change any more how the run ended: each has recorded its end, or is gone."""
         ends = ((process, rundir.end_of(path)) for path, process in self._processes.items())
         return all(process.gone or (end is not None and not end.provisional) for process, end in ends)
 
     @property
     def ended(self) -> bool:
-        """Every writer has ended the run for good, or is gone."""
+        """True when every writer has ended the run for good, or is gone."""
         return bool(self._processes) and self.final
 
     @property
     def over(self) -> bool:
-        """Nobody is left whom it would be worth waiting for.
+        """True when every writer is dead or has ended the run for good: the side process's linger time begins.
 
-        A run that was told to end is as good as gone: a search over hundreds of runs must not leave as many uploaders.
+        An ended run counts although its process lives: a search over hundreds of runs must not leave as many uploaders.
         """
         return self.all_gone or self.ended
 
     @property
     def nobody_to_wait_for_now(self) -> bool:
-        """The same, although nobody polls at the moment. Changes nothing: for signal handlers."""
+        """Like ``over``, but asks the kernel now, without ``poll``. Changes nothing: for signal handlers."""
         processes = list(self._by_writer.values())
         return self.over or (bool(processes) and all(process.gone or process.has_ended() for process in processes))
 
     @property
     def all_gone(self) -> bool:
-        """No writer's process is left, but for those of which nothing will ever be known from here."""
+        """True when no writer's process is left, apart from those that can never be judged from here."""
         processes = self._processes.values()
         known = [one for one in processes if one.gone or one.watched or one.life is not Life.UNKNOWN]
         return bool(known) and all(process.gone for process in known)
 
     @property
     def unknown(self) -> list[Identity]:
-        """WriterProcesses of which nothing can be said from here."""
+        """The writers that can't be judged from here."""
         return [
             process.writer for process in self._processes.values() if process.life is Life.UNKNOWN and not process.gone
         ]
 
     def close(self) -> None:
-        """Let go of the processes."""
+        """Close the descriptors of the processes."""
         for process in self._processes.values():
             process.let_go()
 
 
 class _Process:
-    """One writer's process, held by a file descriptor where the system has such."""
+    """One writer's process, held by a file descriptor where the system has those."""
 
     def __init__(self, writer: Identity, pidfd: int | None) -> None:
         self.writer = writer
@@ -136,7 +136,7 @@ class _Process:
         self.watched = self.life is Life.ALIVE or pidfd is not None
         fd = exit_status.open_process(writer.pid) if pidfd is None and self.watched else pidfd
         self._pidfd = None if fd is None else ProcessDescriptor(fd)
-        # The number may have passed to another process between the two looks.
+        # The pid may have passed to another process between the two checks.
         if pidfd is None and self._pidfd is not None and identity.life_of(writer) is not Life.ALIVE:
             self._pidfd.close()
             self._pidfd = None
