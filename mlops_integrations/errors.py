@@ -11,10 +11,6 @@ class RunDirectoryError(MLOpsError, OSError):
     """A requested run directory can't be made, found, read or written."""
 
 
-class LeaseHeldError(MLOpsError):
-    """Another uploader is at work in the run directory; the message says which."""
-
-
 class ServerError(MLOpsError):
     """The tracking server did not carry out a request.
 

@@ -1,4 +1,4 @@
-"""Autologging of Accelerate: a tracker for ``init_trackers``, which is wrapped, since nothing lets others add one."""
+"""Autologging of Accelerate: wraps ``init_trackers`` to add a tracker, since there is no other way to add one."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _options: Final[dict[str, Any]] = {}
 
 
 def switch_on(options: Mapping[str, Any]) -> None:
-    """Record each Accelerator whose trackers are begun from now on, by these keywords of ``start_run``."""
+    """Record each Accelerator that calls ``init_trackers`` from now on, with these keywords of ``start_run``."""
     _options.clear()
     _options.update(options)
     patching.wrap_method(Accelerator, "init_trackers", before=_before_init_trackers)
 
 
 def switch_off() -> None:
-    """Have ``Accelerator.init_trackers`` be as it was."""
+    """Restore ``Accelerator.init_trackers``."""
     patching.unwrap_method(Accelerator, "init_trackers", before=_before_init_trackers)
 
 
 def _before_init_trackers(accelerator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Add a tracker to those that are about to be begun."""
+    """Add our tracker to those that are about to start, unless it is among them."""
     trackers = accelerator.log_with
     if not any(isinstance(each, MLOpsTracker) or str(each) == MLOpsTracker.name for each in trackers):
         project = kwargs.get("project_name", args[0] if args else None)

@@ -1,11 +1,11 @@
 """Accelerate: ``Accelerator(log_with=MLOpsTracker(experiment_name="digits"))``.
 
 Where accelerate has a register of trackers (1.15 has, 1.3 has not), ``Accelerator(log_with="mlops")`` works too, once
-this module is imported; then the project name of ``init_trackers`` is the experiment's, as with accelerate's own
-MLflow tracker. A tracker made by hand is not told that name. Only the main process records.
+this module is imported; then the project name of ``init_trackers`` is the experiment's name, as with accelerate's own
+MLflow tracker. A tracker that the script makes does not get that name. Only the main process records.
 
-``end_training()`` ends the run. Accelerate tells of nothing else, and many a script leaves that call out, so without
-it the run ends as its process does: FINISHED, FAILED or KILLED.
+``end_training()`` ends the run. Accelerate reports no other end, and many scripts omit that call; without it the run
+ends as its process does: FINISHED, FAILED or KILLED.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ try:
     from accelerate import tracking
     from accelerate.tracking import GeneralTracker, on_main_process
 except ModuleNotFoundError as error:
-    if error.name != "accelerate":  # accelerate is there, and says itself what it lacks
+    if error.name != "accelerate":  # accelerate is installed, and its own error says what is missing
         raise
     raise ImportError("accelerate is not installed: pip install accelerate") from None
 
 
 class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run without accelerate
-    """Records what ``accelerator.log`` is given, and the configuration of ``init_trackers``. One tracker is one run.
+    """Records the values of ``accelerator.log`` and the configuration of ``init_trackers``. One tracker is one run.
 
     Args:
         project_name: the experiment's name, where neither a keyword nor the environment gives one; it comes from
@@ -85,14 +85,14 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
 
     @classmethod
     def _implicit(cls, project_name: str | None, **options: Any) -> MLOpsTracker:
-        """Made by autolog: records into the user's open run."""
+        """Make the tracker for autolog: it prefers the user's open run."""
         tracker = cls(project_name, **options)
         tracker._handle.borrow()
         return tracker
 
     @property
     def run(self) -> Run:
-        """The run, opened now if it was not yet; in another process than the main one, something that does nothing."""
+        """The run, opened now if it was not yet; in other processes than the main one, a run that records nothing."""
         return self._handle.run if launch.rank() == 0 else start_run(mode="disabled")
 
     @property
@@ -103,7 +103,7 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
     @on_main_process  # type: ignore[untyped-decorator]
     @guarded
     def start(self) -> None:
-        """``init_trackers`` begins the run. Older versions of accelerate do not tell: there the first record does."""
+        """Begin the run in ``init_trackers``. Older versions of accelerate do not call this: the first record does."""
         self._handle.run  # noqa: B018 - opens it
 
     @on_main_process  # type: ignore[untyped-decorator]
@@ -121,7 +121,7 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
     @on_main_process  # type: ignore[untyped-decorator]
     @guarded
     def finish(self) -> None:
-        """``end_training`` ends the run, without waiting."""
+        """End the run in ``end_training``, without waiting."""
         self._handle.ended()
 
 

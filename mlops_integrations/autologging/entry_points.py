@@ -1,8 +1,8 @@
-"""What Lightning calls whenever it makes a Trainer or a Fabric, in every environment that we are installed in.
+"""Entry points that Lightning calls whenever it makes a Trainer or a Fabric, wherever this package is installed.
 
-Entry points of the groups ``callbacks_factory`` (see pyproject.toml): they give no callbacks unless autologging is on,
-by ``autolog()`` or by ``MLOPS_AUTOLOG=1``. Whoever has merely installed us must not notice it: nothing but the standard
-library is imported before that is known, and nothing is ever raised.
+They are in the groups ``callbacks_factory`` (see pyproject.toml), and return no callbacks unless autologging is on, by
+``autolog()`` or by ``MLOPS_AUTOLOG=1``. A mere installation must change nothing: nothing but the standard library is
+imported before that is known, and nothing is ever raised.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 
 def trainer_callbacks() -> list[Any]:
-    """What records a Trainer, if that is wanted."""
+    """Return the callback that records a Trainer, if autologging is on."""
     return _made("trainer_callback")
 
 
 def fabric_callbacks() -> list[Any]:
-    """What records a Fabric, if that is wanted."""
+    """Return the callback that records a Fabric, if autologging is on."""
     return _made("fabric_callback")
 
 
@@ -42,7 +42,7 @@ def _made(maker: str) -> list[Any]:
 
 
 def _is_wanted() -> bool:
-    if "mlops_integrations.autologging.switch" in sys.modules:  # it knows better: it may be off, too
+    if "mlops_integrations.autologging.switch" in sys.modules:  # it decides: ``autolog()`` may have switched it off
         return True
     from mlops_integrations.config import settings
 

@@ -1,8 +1,8 @@
 """Calls a function as soon as a module has been imported; at once, if it is already.
 
-For what can only be done to a framework that is there, and must not be what imports it. While something is awaited, one
-finder stands in ``sys.meta_path``, which finds nothing itself: it has the others look, and the module's own loader call
-us when it is done. It goes when the last thing awaited has come.
+For changes to a framework that need it imported, but must not import it. While modules are awaited, ``sys.meta_path``
+has a finder that finds nothing itself: it asks the other finders, and has the module's own loader call us when it is
+done. The finder is removed when the last awaited module has been imported.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _lock: Final = threading.RLock()
 
 
 def when_imported(name: str, then: Callable[[], None]) -> None:
-    """Call this once the module of that name has been imported, in the thread that imports it.
+    """Call ``then`` once the module of that name has been imported, in the thread that imports it.
 
     Args:
         name: the module's full name.
-        then: what to do. What it raises is said; the import succeeds all the same.
+        then: the function. An exception that it raises is reported; the import succeeds all the same.
     """
     with _lock:
         if sys.modules.get(name) is None:
@@ -38,7 +38,7 @@ def when_imported(name: str, then: Callable[[], None]) -> None:
 
 
 def forget(name: str) -> None:
-    """Await this module no more."""
+    """Stop waiting for this module."""
     with _lock:
         _awaited.pop(name, None)
         if not _awaited and _finder in sys.meta_path:
@@ -61,12 +61,12 @@ def _do(name: str, then: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Stands before the finders of ``sys.meta_path``."""
+    """Finder at the front of ``sys.meta_path``, while modules are awaited."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the others find; its loader tells us when it is done, if it is one of those awaited."""
+        """Return an awaited module's spec from the other finders, and have its loader call us; else None."""
         if name not in _awaited:
             return None
         for finder in sys.meta_path:
@@ -85,7 +85,7 @@ def _tell(name: str, loader: Any) -> None:
         return
 
     def exec_module(module: ModuleType) -> None:
-        vars(loader).pop("exec_module", None)  # as it was: a loader may be asked again, to reload
+        vars(loader).pop("exec_module", None)  # restored: a loader may be used again, to reload
         execute(module)
         _imported(name)
 

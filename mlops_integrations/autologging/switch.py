@@ -1,12 +1,13 @@
 """``mlops.autolog()``: the same integrations, added without touching the script.
 
-Each framework is recorded through what it offers for that, as far as it does:
+Each framework is recorded through its own extension point, if it has one:
 
 * Lightning: entry points, which it asks for callbacks whenever it makes a Trainer or a Fabric. ``MLOPS_AUTOLOG=1`` is
-  enough there. Fabric tells a callback of itself in ``setup``; from there on ``fabric.log`` is recorded.
-* Transformers: a callback in each new Trainer. Nothing lets others add one, so ``Trainer.__init__`` is wrapped.
-* Accelerate: a tracker for ``init_trackers``, which is wrapped likewise.
-* Keras: a callback for each ``fit``, which is wrapped, and for ``evaluate`` of a model that was recorded before.
+  enough there. Fabric passes itself to a callback in ``setup``; from then on ``fabric.log`` is recorded.
+* Transformers: a callback in each new Trainer. There is no way to add one, so ``Trainer.__init__`` is wrapped.
+* Accelerate: a tracker for ``init_trackers``, which is wrapped for the same reason.
+* Keras: a callback for each ``fit``, which is wrapped, and for ``evaluate`` of a model that was recorded before, or
+  while a run of the user's is open.
 
 Wrapping (see ``patching``) happens when the framework is imported; ``autolog(disable=True)`` undoes it. The user's
 own lists are not changed, and where an integration of ours is there already, nothing is added.
@@ -34,23 +35,23 @@ FRAMEWORKS: Final = ("accelerate", "keras", "lightning", "transformers")
 
 _lock: Final = threading.Lock()
 _options: Final[dict[str, dict[str, Any]]] = {}
-"""Keywords of ``start_run``, by framework that is on."""
+"""Keywords of ``start_run`` for each framework that is switched on."""
 
 _asked: Final[set[str]] = set()
-"""The frameworks that ``autolog()`` was called for, be it to switch them off."""
+"""The frameworks that ``autolog()`` was called for, to switch them on or off."""
 
 AWAITED: Final = {"accelerate": "accelerate.accelerator", "keras": "keras", "transformers": "transformers.trainer"}
-"""The module of a framework that is waited for; Lightning asks by itself."""
+"""For each framework, the module whose import is awaited; Lightning calls our entry points instead."""
 
 
 def autolog(*, disable: bool = False, frameworks: Iterable[str] | None = None, **options: Any) -> None:
     """Record every training of these frameworks from now on, with no other change to the script.
 
     May be called before or after the frameworks are imported, and again: the last call's keywords count. Each Trainer
-    and each model is a run of its own. If a run is open that ``start_run`` has made, it is recorded there instead.
+    and each model is a run of its own. If a run of ``start_run`` is open, trainings are recorded there instead.
 
     Args:
-        disable: switch it off again; trainings that go on are recorded to their end.
+        disable: switch it off again; trainings under way are recorded to their end.
         frameworks: "accelerate", "keras", "lightning", "transformers". Default: all that are installed.
         options: keywords of ``start_run``, for the runs that are made.
 
@@ -60,7 +61,7 @@ def autolog(*, disable: bool = False, frameworks: Iterable[str] | None = None, *
     chosen = _chosen(frameworks)
     start.check({name: value for name, value in options.items() if value is not None})
     for name in chosen:
-        with _lock:  # and not while anything is imported, which waits for other threads that import
+        with _lock:  # not held during an import, which may wait for other threads that import
             _asked.add(name)
             _options.pop(name, None)
             if not disable:
@@ -82,7 +83,7 @@ def _chosen(frameworks: Iterable[str] | None) -> list[str]:
 
 
 def _switch_on(name: str) -> None:
-    """Have a framework's integration wrap what it has to, as soon as the framework is there."""
+    """Have a framework's integration wrap its methods as soon as the framework is imported."""
     if name in AWAITED:
         import_hook.when_imported(AWAITED[name], functools.partial(_framework_is_there, name))
     elif not _has_entry_point():
@@ -97,7 +98,7 @@ def _framework_is_there(name: str) -> None:
 
 
 def _switch_off(name: str) -> None:
-    """Have its methods be as they were."""
+    """Restore the framework's methods."""
     if name in AWAITED:
         import_hook.forget(AWAITED[name])
     integration = sys.modules.get(f"mlops_integrations.{name}._autolog")
@@ -106,7 +107,7 @@ def _switch_off(name: str) -> None:
 
 
 def _has_entry_point() -> bool:
-    """Whether Lightning, if it is there, finds us."""
+    """True if Lightning finds our entry point, or is not installed."""
     if not (_is_installed("lightning") or _is_installed("pytorch_lightning")):
         return True
     group = importlib.metadata.entry_points(group="lightning.pytorch.callbacks_factory")
@@ -116,12 +117,12 @@ def _has_entry_point() -> bool:
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # there is something of that name which was not imported
+    except ValueError:  # ``sys.modules`` has a module of that name without a spec
         return False
 
 
 def lightning_options() -> dict[str, Any] | None:
-    """What ``autolog()`` was given for Lightning; None, if it is not to be recorded."""
+    """Return the keywords given to ``autolog()`` for Lightning; None if that is not to be recorded."""
     with _lock:
         if "lightning" in _options:
             return _options["lightning"]

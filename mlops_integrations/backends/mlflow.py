@@ -33,6 +33,7 @@ from mlops_integrations.backends.rest import artifacts
 from mlops_integrations.backends.rest.replies import (
     NO_SUCH_CALL,
     comparable,
+    experiment_id_of,
     outcome_of,
     rows_of,
     server_run,
@@ -115,12 +116,7 @@ class MlflowBackend:
         return Outcome(Kind.OK, ids.value[name])
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
-        what = f"experiment {one_line(shown)!r}"
-        found = taken(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
-        if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
-            text = f"{what} is deleted on the server: restore it there, or name another"
-            return Outcome(Kind.REFUSED, None, text, "EXPERIMENT_DELETED")
-        return taken(found, "", lambda experiment: str(experiment["experiment_id"]))
+        return experiment_id_of(self._get(f"experiments/{call}", query), shown)
 
     def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
         """Create with the tags that MLflow's own client sets, and ours."""

@@ -64,7 +64,7 @@ latest run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what was typed.
+    """Run the command that was typed.
 
     Args:
         arguments: Default: the process's own.
@@ -96,7 +96,7 @@ def _call(terminal: Terminal, arguments: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends every complaint with what to do."""
+    """Parser that ends each error message with a hint to ``--help``."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -191,7 +191,7 @@ def _show(terminal: Terminal, typed: argparse.Namespace) -> int:
 
 
 def _found(terminal: Terminal, directories: list[str]) -> list[RunDirectory]:
-    """The runs to work on. None at all is no mistake, unless somebody has named where they are."""
+    """Return the runs to work on. Finding none is an error only if directories were named."""
     runs = run_lookup.all_runs(directories)
     if not runs and directories:
         raise UsageError(_no_runs(directories))

@@ -1,7 +1,7 @@
-"""``clean``: removes the directories of runs of which the server has everything.
+"""``clean``: removes the directories of runs that a server has completely.
 
-What is not surely there, or may still be needed here, stays, and it is said why. Before anything goes, all of it is
-read back from the server: what was acknowledged once may be gone, or may never have arrived.
+Runs that are not surely there, or may still be needed here, stay; the reason is printed. Before a directory is removed,
+all of the run is read back from the server: acknowledged records may be gone, or may never have arrived.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Clean:
 
     Args:
         terminal: where to print.
-        older_than: days since a run ended; those that ended later stay.
+        older_than: number of days; runs that ended more recently stay.
         dry_run: say what would be removed, and remove nothing.
     """
 
@@ -56,9 +56,9 @@ class Clean:
     older_than: float = 0.0
     dry_run: bool = False
     _servers: dict[str, Readable | str] = field(default_factory=dict)
-    """The servers by their addresses; for one that can't be asked, why."""
+    """Servers by their addresses; for a server that can't be asked, the reason."""
     _named: Settings = field(default_factory=settings.from_arguments)
-    """What the environment names: that server gets the credentials."""
+    """The environment's settings: the server that they name gets the credentials."""
     _removed: int = 0
     _kept: int = 0
     _failed: int = 0
@@ -67,7 +67,7 @@ class Clean:
     """Bytes."""
 
     def run(self, runs: list[RunDirectory]) -> int:
-        """Remove those of which the server has everything; the exit code says whether one of them could not be."""
+        """Remove the runs that the server has completely; the exit code says whether a removal failed."""
         waited_for = _parents_of_undelivered(runs)
         try:
             for run in runs:
@@ -106,7 +106,7 @@ class Clean:
             self._say("to remove" if self.dry_run else "removed", label, text)
 
     def _check_all_is_delivered(self, one: Summary) -> Cursor:
-        """The cursor of the server that has everything."""
+        """Return the cursor of the server that has everything; raise KeptError if there is none."""
         if one.status == ending.RUNNING:
             raise KeptError("it has not ended")
         if one.status == MAYBE_RUNNING:
@@ -184,7 +184,7 @@ class Clean:
 
 
 def _parents_of_undelivered(runs: list[RunDirectory]) -> set[str | None]:
-    """The directories of runs whose id on the server a child will ask for when it is delivered."""
+    """Return the directories of undelivered runs' parents: a delivery reads the parent's id on the server there."""
     wanted: set[str | None] = set()
     for run in runs:
         try:
@@ -216,7 +216,7 @@ def _check_nothing_is_only_here(one: Summary, state: Cursor) -> None:
 
 
 def _check_nobody_needs_it(one: Summary, waited_for: set[str | None]) -> None:
-    """A process that lives may go on with a run that has ended."""
+    """Check for undelivered child runs, and for live processes: these may resume a run that has ended."""
     if str(one.run.path) in waited_for:
         raise KeptError("a run that it is the parent of is not delivered yet")
     for path in one.run.journals():
@@ -257,5 +257,5 @@ def _remove(one: Summary) -> None:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of the files there."""
+    """Return the total size of the files there, in bytes."""
     return sum(path.lstat().st_size for path in directory.rglob("*") if not path.is_dir())

@@ -1,4 +1,4 @@
-"""``doctor``: what a tracking server speaks, takes and keeps, as far as asking tells. Writes only if it is told to."""
+"""``doctor``: asks a tracking server for its dialect, limits and abilities. Writes there only with ``--write``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_COLUMNS: Final = 14
 
 
 class Doctor:
-    """One look at one server."""
+    """One check of one server."""
 
     def __init__(self, terminal: Terminal, uri: str | None) -> None:
         self._terminal = terminal
@@ -35,7 +35,7 @@ class Doctor:
         self._trouble = False
 
     def run(self, *, write: bool) -> int:
-        """Print what is found out; the exit code says whether a training could be recorded there."""
+        """Print the findings; the exit code says whether a training could be recorded there."""
         self._say("server", self._client.tracking_uri)
         self._say("credentials", _credentials(self._access, self._client.tracking_uri))
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One run's delivery by hand: the lease, which a live uploader is asked for, and the uploader's surroundings."""
+"""Delivery of one run by ``sync``: takes the lease, for which it asks a live uploader, and runs an uploader."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Patience:
     """Seconds without an answer before a server is given up."""
 
     first: float = 5.0
-    """One that has never answered."""
+    """For a server that has never answered."""
     later: float = 60.0
 
 
@@ -42,40 +42,40 @@ class LeftError(Exception):
 
 
 class GoneError(LeftError):
-    """It stays since its server has deleted the run, or never had it."""
+    """The run stays undelivered since its server has deleted it, or never had it."""
 
 
 @dataclass(slots=True)
 class Server:
-    """One destination, and what was found out about it."""
+    """One destination, and the findings about it."""
 
     uri: str
     backend: Backend
     patiences: Patience
     withheld: Withheld | None = None
-    """The user's credentials that it does not get."""
+    """The user's credentials that the server does not get."""
     reached: bool = False
-    """It has answered."""
+    """True once the server has answered."""
     lost: str | None = None
-    """Why it is not asked any more."""
+    """The reason why the server is not asked any more, or None."""
 
     @property
     def patience(self) -> float:
-        """The present one."""
+        """The patience that applies now, in seconds."""
         return self.patiences.later if self.reached else self.patiences.first
 
 
 @contextmanager
 def lease_of(run: RunDirectory, seconds: float, tell: Callable[[Holder], None]) -> Iterator[Lease]:
-    """Hold a run's lease, if it can be had.
+    """Hold a run's lease during a ``with`` block.
 
     Args:
         run: the run directory.
-        seconds: how long to wait for a live uploader to hand it over: it does so after the request that it is in.
-        tell: called once with who holds it, when there is something to wait for.
+        seconds: how long to wait for a live uploader to hand it over: it does so after its current request.
+        tell: called once with the holder, if it has to be waited for.
 
     Raises:
-        LeftError: somebody keeps it.
+        LeftError: another process keeps it.
         OSError: the directory can't be written.
     """
     lease = Lease(run.path, "sync", yields=False)
@@ -105,7 +105,7 @@ def _take(lease: Lease, run: RunDirectory, deadline: float, tell: Callable[[Hold
 
 
 class Drain:
-    """Drains one run. Its owner holds the lease."""
+    """Delivers all of one run. The caller holds the lease."""
 
     def __init__(
         self, run: RunDirectory, server: Server, writers: WriterProcesses, lease: Lease, progress: Progress
@@ -123,22 +123,22 @@ class Drain:
 
     @property
     def state(self) -> Cursor:
-        """How far it is."""
+        """The cursor: how far the delivery has got."""
         return self._uploader.state
 
     @property
     def refused(self) -> dict[str, int]:
-        """What the server has refused this time, by reason."""
+        """Number of records that the server has refused this time, by reason."""
         counts = self.state.refused.items()
         fresh = {reason: count - self._refused_before.get(reason, 0) for reason, count in counts}
         return {reason: count for reason, count in fresh.items() if count}
 
     def drain(self) -> None:
-        """Deliver what is there.
+        """Deliver everything in the run directory.
 
         Raises:
             LeftError: not all could be delivered.
-            GoneError: since the server does not have the run any more.
+            GoneError: the server has deleted the run, or does not know it.
             OSError: the run directory can't be read or written.
         """
         try:
@@ -161,7 +161,7 @@ class Drain:
         self._context.patience = self._server.patience
 
     def _stop(self) -> bool:
-        """Whether the lease is lost; renews it and shows the progress, for this is called all the time."""
+        """True if the lease is lost. Also renews it and shows the progress, since this is called all the time."""
         trouble = self.state.trouble
         self._progress.tick(None if trouble is None else trouble.message)
         return not self._lease.keep()

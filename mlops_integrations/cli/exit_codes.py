@@ -1,4 +1,4 @@
-"""What the command line does, one module a command. They print through a ``Terminal`` and return an exit code."""
+"""Exit codes of the commands, which are one module each: they print through a ``Terminal`` and return such a code."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ INTERRUPTED: Final = 130
 
 
 class UsageError(Exception):
-    """What was typed makes no sense here; the message says what would."""
+    """The typed arguments make no sense here; the message says what to type instead."""

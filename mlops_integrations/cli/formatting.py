@@ -24,7 +24,7 @@ def printable(text: str, length: int | None = None) -> str:
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal a printable text takes."""
+    """Return the number of terminal columns that a printable text takes."""
     if text.isascii():
         return len(text)
     return sum(_columns_of(c) for c in text)
@@ -37,7 +37,7 @@ def _columns_of(character: str) -> int:
 
 
 def label(spec: RunSpec) -> str:
-    """A run's name as it is told when the run begins: short, and hardly ever the same for two."""
+    """Return a run's label as printed when the run begins: short, and hardly ever the same for two runs."""
     return f"{spec.name}-{spec.uid[-4:]}"
 
 
@@ -57,7 +57,7 @@ def by_reason(counts: dict[str, int]) -> str:
 
 
 def moment(milliseconds: int) -> str:
-    """A time in ms since 1970 on the user's clock."""
+    """Format a time in ms since 1970 as local time."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000))
     except (OverflowError, ValueError, OSError):
@@ -65,7 +65,7 @@ def moment(milliseconds: int) -> str:
 
 
 def iso_8601(milliseconds: int | None) -> str | None:
-    """A time in ms since 1970 for programs; None where there is none, or none that has such a form."""
+    """Format a time in ms since 1970 in ISO 8601, for programs; None if there is none, or it is out of range."""
     if milliseconds is None:
         return None
     try:
@@ -85,12 +85,12 @@ def duration(seconds: float) -> str:
 
 
 def withheld(found: Withheld, destination: str, command: str) -> str:
-    """What is said of credentials that a run directory's server does not get, and how it gets them.
+    """Return the message about credentials that a run directory's server does not get, and how it gets them.
 
     Args:
         found: the credentials.
         destination: the server.
-        command: what to type so that it gets them.
+        command: the shell command that sends them.
     """
     what = ", ".join(found.what)
     theirs = f"not sent to {destination}, which the run directory names. If that server is to have them: {command}"
@@ -100,7 +100,7 @@ def withheld(found: Withheld, destination: str, command: str) -> str:
 
 
 def shell_command(*words: str | Path) -> str:
-    """What to type into a shell to call this program with these words."""
+    """Return the shell command that calls this program with these arguments."""
     by_name = Path(sys.argv[0]).name.startswith(PROGRAM) if sys.argv else False
     program = [PROGRAM] if by_name or not sys.executable else [sys.executable, "-m", _MODULE]
     return shlex.join([*program, *map(str, words)])

@@ -1,4 +1,4 @@
-"""Curves as text: with ``plotext`` where it is installed and a person looks, else drawn here in block characters."""
+"""Curves as text: by ``plotext`` if it is installed and stdout is a terminal, else drawn here in block characters."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def plot(curve: Curve, *, pretty: bool, blocks: bool) -> list[str]:
     """The lines of a metric's plot; none for a single point, or where nothing is finite.
 
     Args:
-        curve: its points.
-        pretty: use ``plotext`` if it is there.
-        blocks: block characters can be shown; else letters do.
+        curve: the metric's points.
+        pretty: use ``plotext`` if it is installed.
+        blocks: block characters can be shown; else ASCII characters are used.
     """
     if curve.least is None or curve.count < 2:
         return []
@@ -33,7 +33,7 @@ def plot(curve: Curve, *, pretty: bool, blocks: bool) -> list[str]:
 
 
 def block_plot(curve: Curve, *, blocks: bool = True) -> list[str]:
-    """An area under the curve, with its bounds beside and below it. Gaps stand for what is not finite."""
+    """Draw the area under the curve, with its bounds beside and below it. Gaps stand for values that are not finite."""
     if curve.least is None or curve.greatest is None:
         return []
     steps, values = curve.points()
@@ -55,7 +55,7 @@ def block_plot(curve: Curve, *, blocks: bool = True) -> list[str]:
 
 
 def _columns(steps: Sequence[int], values: Sequence[float]) -> list[float | None]:
-    """The mean of the points in each column; where there are none, the column before it goes on."""
+    """Return the mean of the finite points in each column; a column without points repeats the one before it."""
     first, last = min(steps), max(steps)
     span = max(1, last - first)
     points: list[list[float]] = [[] for _ in range(_WIDTH)]
@@ -73,7 +73,7 @@ def _columns(steps: Sequence[int], values: Sequence[float]) -> list[float | None
 
 
 def _level(value: float, low: float, high: float) -> int:
-    """From 1, so that the lowest is seen, to the eighths of all rows."""
+    """Return a height in eighths of a row: from 1, so that the lowest value is visible, to 8 times the rows."""
     top = 8 * _ROWS
     span = high / 2 - low / 2
     share = (value / 2 - low / 2) / span if span > 0 else 0.5
@@ -88,7 +88,7 @@ def _cell(eighths: int, blocks: bool) -> str:
 
 
 def _with_plotext(curve: Curve) -> list[str] | None:
-    """Drawn by plotext 6; None where that is not installed, or fails: a plot is no reason to fail."""
+    """Draw with plotext 6; None if that is not installed, or fails: a plot is no reason to fail."""
     if importlib.util.find_spec("plotext") is None:
         return None
     try:

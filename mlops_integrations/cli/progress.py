@@ -14,7 +14,7 @@ _LINE_SECONDS: Final = 5.0
 
 
 class Ticker:
-    """Tells when the next word about progress is due: on a terminal five times a second, elsewhere every 5 s."""
+    """Tells when the next progress message is due: on a terminal five times a second, elsewhere every 5 s."""
 
     def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = _REWRITE_SECONDS if terminal.rewrites else _LINE_SECONDS
@@ -22,22 +22,22 @@ class Ticker:
         self.said_at = clock()
 
     def is_due(self) -> bool:
-        """Whether it is."""
+        """True if the next message is due."""
         return self._clock() - self.said_at >= self._every
 
     def said(self) -> float:
-        """Something was said now; the clock's time."""
+        """Store the time at which a message is printed, and return it."""
         self.said_at = self._clock()
         return self.said_at
 
 
 class Progress:
-    """Says it now and then: on a terminal by rewriting one line, elsewhere by a line every few seconds.
+    """Prints progress now and then: on a terminal by rewriting one line, elsewhere by a line every few seconds.
 
     Args:
-        terminal: where to say it.
-        total: points that are to be delivered, as far as is known.
-        runs: how many runs that are.
+        terminal: where to print.
+        total: number of points that are to be delivered, as far as is known.
+        runs: number of runs.
     """
 
     def __init__(self, terminal: Terminal, total: int, runs: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class Progress:
         """Points acknowledged in all."""
 
     def summary(self) -> str:
-        """The end of a sentence: how much in what time; empty if there was nothing."""
+        """Return the end of a sentence: points, time and rate; empty if nothing was delivered."""
         if not self.delivered:
             return ""
         seconds = max(self._clock() - self._began, 1e-3)
@@ -62,7 +62,7 @@ class Progress:
         return f". {points} in {duration(seconds)} ({self.delivered / seconds:,.0f} points/s)"
 
     def begin(self, label: str) -> None:
-        """The next run's turn."""
+        """Start the next run."""
         self._run += 1
         self._label = label
         self._done_before = self.delivered
@@ -70,12 +70,12 @@ class Progress:
             self._say(None)
 
     def at(self, points: int) -> None:
-        """So many points of the present run are delivered."""
+        """Set the number of points of the current run that are delivered."""
         self.delivered = self._done_before + points
         self.tick(None)
 
     def tick(self, trouble: str | None) -> None:
-        """Say it, if it is time to."""
+        """Print the progress, if that is due."""
         if self._ticker.is_due():
             self._say(trouble)
 

@@ -1,7 +1,7 @@
 """Reads a delivered run back from its server and compares it with the run directory, before that is removed.
 
-Everything is streamed: histories page by page, files block by block. The rows that are still to be seen lie in a
-temporary database of SQLite, on disk where they are many, so memory does not grow with the run.
+Everything is streamed: histories page by page, files block by block. Rows that were not seen on the server yet are in
+a temporary SQLite database, on disk if there are many, so memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DifferenceError(Exception):
 
 
 class Readable(Protocol):
-    """What is asked of a server."""
+    """The methods of a server that reading back needs."""
 
     def get_run(self, run_id: str) -> Run:
         """One run, deleted or not."""
@@ -49,7 +49,7 @@ class Readable(Protocol):
         """Every value of a metric."""
 
     def list_artifacts(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
-        """Files and directories right below a path."""
+        """Files and directories directly below a path."""
 
     def open_artifact(self, run_id: str, path: str) -> Iterator[bytes]:
         """The content of a file, block by block."""
@@ -62,7 +62,7 @@ class ReadBack:
         directory: the run directory, of a run that has ended.
         store: the server.
         run_id: the server's id of the run.
-        tell: called again and again with how far the comparison is, in words.
+        tell: called again and again with a text on the progress of the comparison.
     """
 
     def __init__(self, directory: RunDirectory, store: Readable, run_id: str, tell: Callable[[str], None]) -> None:
@@ -77,15 +77,15 @@ class ReadBack:
         self._artifacts: dict[str, Artifact] = {}
 
     def compare(self, status: str, reason: str | None, reason_tag: str) -> None:
-        """See that the server has all of it.
+        """Check that the server has all of the run.
 
         Args:
-            status: how the run has ended.
-            reason: why, if the server was told.
-            reason_tag: the tag that says why.
+            status: the run's final status.
+            reason: the reason for it, if the server was told.
+            reason_tag: the tag that holds the reason.
 
         Raises:
-            DifferenceError: it has not.
+            DifferenceError: something is missing there, or other than here.
             MLOpsError: the server can't be asked, or does not have the run.
             OSError: the run directory can't be read.
         """
@@ -118,7 +118,7 @@ class ReadBack:
                 self._tags.setdefault(key, set()).add(value)
 
     def _rows_of(self, journal: JournalReader, last_tags: dict[str, str]) -> Iterator[tuple[bytes, str]]:
-        """The metric values of a journal file; its other records are noted on the way."""
+        """Yield the metric values of a journal file, and collect its other records on the way."""
         for record in journal:
             match record:
                 case Metrics():
@@ -185,7 +185,7 @@ class ReadBack:
 
 
 class _Rows:
-    """The rows that are still to be seen on the server, by their digests."""
+    """The rows that were not seen on the server yet, by their digests."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")  # a temporary file, which SQLite makes when memory gets scarce
@@ -193,29 +193,29 @@ class _Rows:
         self._database.execute("CREATE TABLE row (digest BLOB PRIMARY KEY, key TEXT) WITHOUT ROWID")
 
     def add(self, rows: Iterator[tuple[bytes, str]]) -> None:
-        """Rows with their keys; the same one twice is one, as on the server."""
+        """Add rows with their keys; duplicates are one row, as on the server."""
         self._database.executemany("INSERT OR IGNORE INTO row VALUES (?, ?)", rows)
 
     def discard(self, digests: list[tuple[bytes]]) -> int:
-        """These were seen; how many of them were waited for."""
+        """Remove rows that were seen on the server; return how many of them were expected."""
         return self._database.executemany("DELETE FROM row WHERE digest = ?", digests).rowcount if digests else 0
 
     def count(self) -> int:
-        """How many are left."""
+        """Return the number of rows left."""
         (number,) = self._database.execute("SELECT count(*) FROM row").fetchone()
         return int(number)
 
     def by_key(self) -> dict[str, int]:
-        """How many of each key are left, the most first."""
+        """Return the number of rows left for each key, the largest first."""
         return dict(self._database.execute("SELECT key, count(*) FROM row GROUP BY key ORDER BY 2 DESC, 1"))
 
     def close(self) -> None:
-        """Drop them all."""
+        """Drop all rows."""
         self._database.close()
 
 
 def _digest(key: str, value: float, time: int, step: int) -> bytes:
-    """A row in 16 bytes. SQL stores keep infinities as the largest floats; 0.0 and -0.0 are the same to them."""
+    """Hash a row to 16 bytes. SQL stores keep infinities as the largest floats; 0.0 and -0.0 are the same to them."""
     known = math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value + 0.0
     return blake2b(repr((key, known, time, step)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

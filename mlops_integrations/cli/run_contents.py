@@ -1,4 +1,4 @@
-"""A full reading of one run's journal in little memory: parameters, tags, and each metric's curve, thinned out."""
+"""Reads all of one run's journal in little memory: parameters, tags, and each metric's curve, thinned out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_KEPT: Final = 1_000
 
 @dataclass(slots=True)
 class Curve:
-    """One metric: numbers over all of its points, and up to 1,000 points, evenly chosen in the order of logging."""
+    """One metric: statistics of all its points, and up to 1,000 points, evenly chosen in the order of logging."""
 
     count: int = 0
     least: float | None = None
@@ -37,13 +37,13 @@ class Curve:
     last: Value | None = None
     last_step: int = 0
     not_finite: dict[str, int] = field(default_factory=dict)
-    """How often each of NaN, Infinity and -Infinity came."""
+    """Counts of NaN, Infinity and -Infinity."""
     _steps: array[int] = field(default_factory=lambda: array("q"))
     _values: array[float] = field(default_factory=lambda: array("d"))
     _stride: int = 1
 
     def add(self, step: int, value: Value) -> None:
-        """One more point."""
+        """Add a point."""
         if isinstance(value, str):
             self.not_finite[value] = self.not_finite.get(value, 0) + 1
         elif self.least is None or self.greatest is None:
@@ -58,7 +58,7 @@ class Curve:
         self.last, self.last_step = value, step
 
     def points(self) -> tuple[list[int], list[float]]:
-        """Steps and values of what is kept, and of the last point. NaN stands for whatever is not finite."""
+        """Return steps and values of the kept points and the last one. NaN stands for values that are not finite."""
         steps, values = self._steps.tolist(), self._values.tolist()
         if self.last is not None and (self.count - 1) % self._stride:
             steps.append(self.last_step)
@@ -77,7 +77,7 @@ class Curve:
 
 @dataclass(slots=True)
 class Contents:
-    """What a run recorded."""
+    """The recorded contents of a run."""
 
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ def _as_float(value: Value) -> float:
 
 
 def _take_in(records: Iterator[Record] | JournalReader, contents: Contents) -> dict[str, int]:
-    """Add one file's records; what its writer could not keep."""
+    """Add one file's records; return the number of items that its writer could not keep, by reason."""
     losses: dict[str, int] = {}
     curves = contents.curves
     for record in records:

@@ -1,4 +1,4 @@
-"""From what was typed to run directories."""
+"""Finds the run directories that command line arguments mean."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _MOST_LISTED = 10
 
 
 def all_runs(directories: list[str]) -> list[RunDirectory]:
-    """The run directories in these roots, each root being a run directory itself or holding some; or in the default.
+    """Return the named runs: each name is a run directory, a directory that holds some, or a run in the default root.
+
+    Without names: all runs in the default root.
 
     Raises:
-        UsageError: what was named is neither a directory nor a run in the default root.
+        UsageError: a name is neither a directory nor a run in the default root.
     """
     roots = [Path(name).expanduser() for name in directories] or [settings.default_root()]
     found: dict[Path, RunDirectory] = {}
@@ -35,17 +37,17 @@ def all_runs(directories: list[str]) -> list[RunDirectory]:
 
 
 def where(directories: list[str]) -> str:
-    """Where ``all_runs`` looks, for messages."""
+    """Return the places where ``all_runs`` looks, for messages."""
     return ", ".join(directories) or str(settings.default_root())
 
 
 def one_run(root: Path, typed: str) -> RunDirectory:
-    """The run that somebody means.
+    """Return the run that ``typed`` means.
 
     Args:
         root: where runs are looked for by name.
-        typed: a directory; or, of a run in ``root``, the directory's name or its beginning, the run's name, that name
-            as it is told when the run begins, its uid, or the server's id.
+        typed: a run directory; "latest"; or, for a run in ``root``, the directory's name or its beginning, the run's
+            name or label, its uid, or its id on the server.
 
     Raises:
         UsageError: there is none, or there are several.
@@ -70,7 +72,7 @@ def one_run(root: Path, typed: str) -> RunDirectory:
 
 
 def latest_run(root: Path) -> RunDirectory:
-    """The run that began last.
+    """Return the run that began last.
 
     Raises:
         UsageError: there is none.

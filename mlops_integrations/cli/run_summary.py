@@ -1,6 +1,6 @@
-"""What one run directory tells without a full reading of it: status, last values, what is delivered and what waits.
+"""Summary of a run directory without reading all of it: status, last values, delivered points and waiting ones.
 
-Cheap for a run that is delivered, however long; what waits in a journal whose writer has not ended is counted.
+Cheap for a run that is delivered, however long; to count waiting points, a journal may be read from the cursor on.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ class Summary:
     status: str
     reason: str | None
     ended: int | None
-    """When, in ms since 1970."""
+    """End time in ms since 1970; None if it has not ended."""
     last_step: int | None
     """The highest step that was logged lately."""
     last_values: dict[str, Value]
-    """Of the keys that were logged lately, the last one at the end."""
+    """Last values of the keys that were logged lately; the key logged last is at the end."""
     points: int
     delivered: int
     waiting: int
     """Points that are neither delivered nor refused."""
     losses: dict[str, int]
-    """What the writers could not keep, by reason."""
+    """Number of items that the writers could not keep, by reason."""
     state: Cursor | None
-    """How far the destination has got that was delivered to last, and completely if there is such a one."""
+    """Cursor of the destination that has everything, if there is one, else of the one delivered to last."""
     destination: str | None
-    """Where that cursor goes; without one, where the run would be delivered."""
+    """The destination of that cursor; without a cursor, the one that the run would be delivered to."""
     complete: bool
-    """All that there is now is delivered, the true status too if the run has ended."""
+    """True if everything so far is delivered, including the final status if the run has ended."""
 
     @property
     def label(self) -> str:
@@ -59,7 +59,7 @@ class Summary:
 
     @property
     def refused(self) -> dict[str, int]:
-        """What the server refused, by reason."""
+        """Number of records that the server refused, by reason."""
         return self.state.refused if self.state is not None else {}
 
     @property
@@ -69,7 +69,7 @@ class Summary:
 
     @property
     def delivery_text(self) -> str:
-        """Delivered or waiting, in few words."""
+        """The state of the delivery in few words."""
         if self.complete:
             refused = sum(self.refused.values())
             without = f", {refused:,} refused" if refused else ""
@@ -86,7 +86,7 @@ def read(run: RunDirectory, default_destination: str | None) -> Summary:
 
     Args:
         run: the run directory.
-        default_destination: where a run goes that was recorded without a server.
+        default_destination: the destination of a run that was recorded without a server.
 
     Raises:
         RunDirectoryError: this version can't read it; the message says why.
@@ -122,7 +122,7 @@ def read(run: RunDirectory, default_destination: str | None) -> Summary:
 
 
 def check(run: RunDirectory) -> None:
-    """See whether this version can read the run.
+    """Check that this version can read the run.
 
     Raises:
         RunDirectoryError: it can't, or the run is another user's.
@@ -139,20 +139,20 @@ def check(run: RunDirectory) -> None:
 
 
 def points_waiting(run: RunDirectory, state: Cursor | None) -> int:
-    """How many points lie behind the cursor."""
+    """Return the number of points in the journal that the cursor has not passed."""
     return sum(
         _points_behind(path, 0 if state is None else state.positions.get(path.name, 0)) for path in run.journals()
     )
 
 
 def uploader(directory: Path) -> tuple[str, bool]:
-    """Who delivers a run directory, in words, and whether that one is at work now."""
+    """Return the uploader of a run directory, in words, and whether it is at work now."""
     holder = lease.read(directory / "lease")
     if holder is None:
         return "none at work", False
     try:
         alive = lease.live_holder(directory) is not None
-    except OSError:  # telling needs a file to be made there
+    except OSError:  # finding out needs a file to be created there
         return f"{holder}, at work or not", False
     return (f"{holder}, at work", True) if alive else (f"{holder}, which is gone", False)
 
@@ -171,7 +171,7 @@ def _points_behind(path: Path, position: int) -> int:
 
 
 def _points(run: RunDirectory, state: Cursor | None, waiting: int) -> tuple[int, int]:
-    """How many there are, and how many of them are delivered."""
+    """Return the number of points, and of delivered ones."""
     delivered = 0 if state is None else state.points
     ends = [rundir.end_of(path) for path in run.journals()]
     if None in ends:
@@ -181,7 +181,7 @@ def _points(run: RunDirectory, state: Cursor | None, waiting: int) -> tuple[int,
 
 
 class _Refused(msgspec.Struct):
-    """What counts of a line of ``refused.jsonl``."""
+    """The fields of a line of ``refused.jsonl`` that are needed here."""
 
     destination: str
     metric: dict[str, Any] | None = None
@@ -208,7 +208,7 @@ def _state(cursors: list[Cursor], sizes: dict[str, int], ended: Ending | None) -
 
 
 def _status(run: RunDirectory, ended: Ending | None) -> Ending:
-    """How it ended; for a run that nobody has closed, what can be said of its writers (a time of 0: not ended)."""
+    """Return the run's end; for a run without one, a status judged by its writers' processes (time 0: not ended)."""
     if ended is not None:
         return ended
     lives = set()
@@ -227,7 +227,7 @@ def _status(run: RunDirectory, ended: Ending | None) -> Ending:
 
 
 def _latest(run: RunDirectory) -> tuple[int | None, dict[str, Value], dict[str, int]]:
-    """Highest last step, last values, and the losses, from the ends of the journal files."""
+    """Return highest last step, last values, and the losses, from the ends of the journal files."""
     steps: dict[str, int] = {}
     values: dict[str, Value] = {}
     losses: dict[str, int] = {}

@@ -46,7 +46,7 @@ def runs(terminal: Terminal, root: Path, *, as_json: bool = False) -> int:
 
 
 def _print_table(terminal: Terminal, found: list[Summary]) -> None:
-    """As one table for programs; for people the links, which are long, come below it."""
+    """Print one table for programs; for people, the links, which are long, are below the table."""
     rows = [_row(one) for one in found]
     if not terminal.is_pretty:
         terminal.table(_HEADER, rows)

@@ -1,4 +1,4 @@
-"""``status``: what is undelivered, who is at it, what went wrong, what to type."""
+"""``status``: the undelivered part of each run, its uploader, its last error, and the command to type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlops_integrations.journal.rundir import RunDirectory
 
 
 def status(terminal: Terminal, runs: list[RunDirectory]) -> int:
-    """Print it for each run; the exit code says whether something is left."""
+    """Print the status of each run; the exit code says whether something is left."""
     default = settings.default_tracking_uri()
     left = 0
     for run in runs:
@@ -57,7 +57,7 @@ def _details(one: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _command(one: Summary) -> str:
-    """What to type."""
+    """Return the shell command that delivers the run."""
     words = ["sync", str(one.run.path)]
     if one.destination is None:
         words += ["--to", "http://host:5000"]

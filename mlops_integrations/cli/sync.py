@@ -1,6 +1,6 @@
-"""``sync``: delivers run directories, by the very uploader that delivers a live run.
+"""``sync``: delivers run directories, with the same uploader that delivers a live run.
 
-Works beside living uploaders: it asks whoever holds a run's lease to hand it over, and gives it back.
+Works beside live uploaders: it asks the holder of a run's lease to hand it over, and gives it back.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Tally:
-    """Numbers of runs."""
+    """Counts of runs."""
 
     delivered: int = 0
     already: int = 0
@@ -77,11 +77,11 @@ class Sync:
 
     Args:
         terminal: where to print.
-        to: deliver there, instead of where the runs were recorded for. May hold credentials.
+        to: the server to deliver to, instead of the one that the runs were recorded for. May hold credentials.
         close: close runs whose writer can't be judged from here.
-        as_new: of a run that its server will not have any more, make another one there.
-        experiment: make runs there that the server does not have yet.
-        patience: with servers that do not answer.
+        as_new: make another run on the server if it has deleted a run, or never had it.
+        experiment: the experiment in which to make runs that the server does not have yet.
+        patience: how long to wait for servers that do not answer.
     """
 
     terminal: Terminal
@@ -95,10 +95,10 @@ class Sync:
     _tally: _Tally = field(default_factory=_Tally)
 
     def run(self, runs: list[RunDirectory]) -> int:
-        """Deliver these; the exit code.
+        """Deliver these runs; return the exit code.
 
         Raises:
-            UsageError: ``to`` is no address that can be delivered to.
+            UsageError: ``to`` is not an address that can be delivered to.
         """
         try:
             chosen = settings.from_arguments(tracking_uri=self.to)
@@ -116,7 +116,7 @@ class Sync:
         return self._exit_code()
 
     def _plan(self, run: RunDirectory, default: str | None) -> _Job | None:
-        """What is to be done for a run; None where nothing is, or nothing can be."""
+        """Return the delivery job for a run; None if nothing has to be, or can be, delivered."""
         try:
             run_summary.check(run)
             spec = run.spec()
@@ -138,7 +138,7 @@ class Sync:
         return None
 
     def _is_done(self, run: RunDirectory, spec: RunSpec, state: Cursor) -> bool:
-        """Whether the server need not be contacted. Says so of a run that goes on."""
+        """True if the server need not be contacted; counts such a run, and prints one that goes on."""
         writers = WriterProcesses(run, presume_dead=self.close)
         try:
             writers.poll()
@@ -195,7 +195,7 @@ class Sync:
         return delivery.state
 
     def _ask_for_experiment(self, job: _Job, label: str) -> None:
-        """Note in which experiment the run is to be made, if it is not made yet."""
+        """Store in the cursor the experiment in which to make the run, unless it may have been made already."""
         path = cursor.cursor_path(job.run.path, job.destination)
         state = cursor.load(path)
         if self.experiment is None or (state is not None and state.run_id is not None):
@@ -210,7 +210,7 @@ class Sync:
         cursor.save(path, state, durable=True)
 
     def _ask_for_another(self, job: _Job) -> None:
-        """Begin anew in place of a run that the server does not have; the old cursor is kept beside."""
+        """Replace the cursor, to make a new run for one that the server does not have; the old one is kept beside."""
         path = cursor.cursor_path(job.run.path, job.destination)
         state = cursor.load(path) or Cursor(job.destination)
         wish = secrets.token_hex(4)
@@ -238,7 +238,7 @@ class Sync:
         return server
 
     def _say_withheld(self, server: Server) -> None:
-        """Tell of credentials that a server does not get, with the command that sends its runs there with them."""
+        """Print which credentials a server does not get, and the command that delivers its runs with them."""
         if server.withheld is None:
             return
         runs = [job.run.path for job in self._jobs if job.destination == server.uri]
@@ -254,7 +254,7 @@ class Sync:
         self.terminal.note(f"{label}: asking {holder} to hand the delivery over")
 
     def _say_open(self, spec: RunSpec, writers: WriterProcesses) -> None:
-        """All is delivered but the last status, which is not known yet."""
+        """Print that all is delivered but the last status, which is not known yet."""
         if writers.unknown:
             self._say_left(formatting.label(spec), _CANT_TELL.format(writers.unknown[0]))
         else:

@@ -1,7 +1,7 @@
-"""Where the commands print: results on stdout, progress and complaints on stderr.
+"""The output of the commands: results on stdout, progress and complaints on stderr.
 
-No foreign text reaches a terminal with control characters, for every line is cleaned here. A closed pipe ends the
-output, not the work. What the locale can't show is spelled in escapes.
+No foreign text reaches a terminal with control characters, since every line is cleaned here. A closed pipe ends the
+output, not the work. Characters that the locale can't show are escaped.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Terminal:
         self._out = out
         self._err = err
         self.failed = False
-        """Some output could not be written, for another reason than that nobody reads on."""
+        """True if some output could not be written, for another reason than a closed pipe."""
         for stream in (out, err):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         self.shows_blocks = _can_show("█▁─│…", out)
         self.is_pretty = self.shows_blocks and _is_tty(out)
         self.rewrites = _is_tty(err)
-        """Whether progress is one line, written anew each time."""
+        """True if progress is one line that is rewritten each time."""
         self._progress_is_shown = False
 
     @property
@@ -44,17 +44,17 @@ class Terminal:
         return shutil.get_terminal_size().columns
 
     def line(self, text: str = "") -> None:
-        """One line of the result."""
+        """Print one line of the result."""
         self._clear_progress()
         self._out = self._write(self._out, printable(text) + "\n")
 
     def note(self, text: str) -> None:
-        """One line beside the result: a complaint, a hint."""
+        """Print one line beside the result: a complaint, a hint."""
         self._clear_progress()
         self._err = self._write(self._err, printable(text) + "\n")
 
     def progress(self, text: str) -> None:
-        """How far the work has got: takes the place of the last such line where that can be done."""
+        """Print the progress of the work; on a terminal it replaces the last such line."""
         if self.rewrites:
             shown = printable(text, max(20, self.width - 1))
             self._err = self._write(self._err, f"\r\x1b[K{shown}")
@@ -63,7 +63,7 @@ class Terminal:
             self._err = self._write(self._err, printable(text) + "\n")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows under a header, as a pretty table where ``rich`` is installed and a person looks."""
+        """Print rows under a header, as a pretty table if ``rich`` is installed and stdout is a terminal."""
         cells = [[printable(cell) for cell in row] for row in rows]
         self._clear_progress()
         if self.is_pretty and importlib.util.find_spec("rich") is not None:
@@ -73,7 +73,7 @@ class Terminal:
                 self.line(line)
 
     def close(self) -> None:
-        """Bring everything out."""
+        """Clear the progress line and flush both streams."""
         self._clear_progress()
         self._out = self._write(self._out, "")
         self._err = self._write(self._err, "")
@@ -84,7 +84,7 @@ class Terminal:
             self._err = self._write(self._err, "\r\x1b[K")
 
     def _write(self, stream: TextIO | None, text: str) -> TextIO | None:
-        """Write and flush; the stream, or None once it is of no use."""
+        """Write and flush; return the stream, or None if it can't be written any more."""
         if stream is None:
             return None
         try:
@@ -98,7 +98,7 @@ class Terminal:
 
 
 def _silence(stream: TextIO) -> None:
-    # What still lies in the stream's buffer must not raise again when the interpreter flushes it at its end.
+    # Text that is left in the stream's buffer must not raise again when the interpreter flushes it at exit.
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,1 +1,1 @@
-"""What the integrations of all frameworks share."""
+"""Code that the integrations of all frameworks share."""

@@ -1,4 +1,4 @@
-"""Guards of hooks: a failure of ours is counted and said there, and does not reach the training."""
+"""Decorators for hooks: an internal error is counted and reported, and does not reach the training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
 def guarded(hook: Hook) -> Hook:
-    """A framework's hook whose own failure is counted and said, and does not reach the training.
+    """Decorator for a framework's hook: an internal error is counted and reported, and does not reach the training.
 
     For methods of classes that keep their RunHandle in ``_handle``.
     """
@@ -28,10 +28,10 @@ def guarded(hook: Hook) -> Hook:
 
 
 def hook(records: Callable[..., bool]) -> Callable[[Hook], Hook]:
-    """A guarded hook that does its work only in processes that record.
+    """Return a decorator for a guarded hook that does its work only in processes that record.
 
     Args:
-        records: says so; called with the arguments of the hook, ``self`` first.
+        records: returns whether this process records; called with the arguments of the hook, ``self`` first.
     """
 
     def decorate(method: Hook) -> Hook:

@@ -1,4 +1,4 @@
-"""Starting a run inside a framework's training: nothing here raises, for that would end the training."""
+"""Starts runs inside a framework's training: a failure becomes a warning, as an exception would end the training."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 
 def prepare(options: Mapping[str, Any], uid: str) -> Run:
-    """A run with its directory, for integrations: nothing is recorded in it, and nothing started, before it is begun.
+    """Return a run with its directory, for integrations: nothing is recorded or started before the run begins.
 
-    Never raises. Where nothing can be recorded, the run only counts what it loses.
+    Never raises. If nothing can be recorded, the run only counts its losses.
     """
     try:
         return make_run(check(options), options, uid, lenient=True, opened=False)
@@ -37,7 +37,7 @@ def prepare(options: Mapping[str, Any], uid: str) -> Run:
 
 
 def absent(uid: str, reason: str) -> Run:
-    """A run that is nowhere: it only counts what it loses, for this reason."""
+    """Return a run without a directory: it only counts its losses, by this reason."""
     root = Path(tempfile.gettempdir())
     chosen = settings_module.from_arguments(directory=root, mode="disabled", environ={})
     return Run(RunSpec(uid=uid, name="run", start_time=now_ms()), RunDirectory(root), chosen, reason)
@@ -52,7 +52,7 @@ def begin(run: Run) -> None:
 
 
 def greet(run: Run, options: Mapping[str, Any]) -> None:
-    """Say where a run that has begun is recorded, and record what its maker gave. Never raises."""
+    """Report where a run that has begun is recorded, and record its first parameters and tags. Never raises."""
     try:
         announce(run, options)
     except Exception as error:  # as above
@@ -60,16 +60,16 @@ def greet(run: Run, options: Mapping[str, Any]) -> None:
 
 
 def prepared_again(run: Run, options: Mapping[str, Any], uid: str, run_id: str | None) -> tuple[Run, dict[str, Any]]:
-    """Another run in place of one that was prepared and has recorded nothing: an earlier one, to go on with.
+    """Replace a prepared run that has recorded nothing by an earlier run, to resume that.
 
     Args:
-        run: what was prepared.
+        run: the prepared run.
         options: its keywords of ``start_run``.
-        uid: the earlier run's.
-        run_id: its id on the server, for where its directory is not at hand.
+        uid: the earlier run's uid.
+        run_id: the earlier run's id on the server, in case its directory is not found.
 
     Returns:
-        The run, and its keywords. The prepared one with its own, if they name another experiment.
+        The run and its keywords; the prepared run with its own keywords, if they name another experiment.
     """
     found = find_by_uid(check(options).root, uid)
     named = options.get("experiment_name")
@@ -82,9 +82,9 @@ def prepared_again(run: Run, options: Mapping[str, Any], uid: str, run_id: str |
 
 
 def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Run:
-    """The run of the process of rank 0, in a process of a higher one. Never raises.
+    """Return the run of rank 0 for a process of a higher rank. Never raises.
 
-    Recorded in the same directory, if this machine has it, else in one of its own with the same uid.
+    It is recorded in the same directory, if this machine has it, else in a new one with the same uid.
     """
     try:
         chosen = check(options)

@@ -1,9 +1,9 @@
-"""Wraps a method of a framework's class, for what no hook of that framework tells.
+"""Wraps a method of a framework's class, for events that no hook of that framework reports.
 
-Used where a framework offers nothing else: ``keras.Model.fit`` and ``transformers.Trainer.train`` tell no callback
-of the exception that leaves it. A wrapped method is called exactly once with what it was given, what it raises goes
-on unchanged (with a traceback that does not show us, from Python 3.11), and what fails in a hook of ours is said and
-does no harm. A method is wrapped once, however many hooks it has, and is as before when the last one is taken away.
+Used where a framework offers nothing else: ``keras.Model.fit`` and ``transformers.Trainer.train`` report their
+exceptions to no callback. A wrapped method is called exactly once, its exceptions pass through unchanged (with a
+traceback that does not show us, from Python 3.11), and a failure in a hook of ours is reported and does no harm.
+A method is wrapped once, however many hooks it has, and is restored when the last hook is removed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, Final, TypeAlias
 logger: Final = logging.getLogger("mlops_integrations")
 
 Before: TypeAlias = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
-"""Gets the object, arguments and keywords of a call; gives the arguments and keywords to call with."""
+"""Gets the object, arguments and keywords of a call; returns the arguments and keywords to call with."""
 
 Failed: TypeAlias = Callable[[Any, BaseException], None]
-"""Gets the object and the exception that leaves the call."""
+"""Gets the object and the exception that the call raises."""
 
 Done: TypeAlias = Callable[[Any, Any], None]
-"""Gets the object and what the call has returned."""
+"""Gets the object and the result of the call."""
 
 _MARK: Final = "_mlops_hooks"
 _lock: Final = threading.Lock()
@@ -33,7 +33,7 @@ _lock: Final = threading.Lock()
 
 @dataclass(slots=True)
 class _Hooks:
-    """What happens around one method."""
+    """The hooks around one method."""
 
     owner: type
     name: str
@@ -47,7 +47,7 @@ class _Hooks:
 def wrap_method(
     owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None, done: Done | None = None
 ) -> None:
-    """Have hooks called around a method; those that it has already are not added again."""
+    """Add hooks around a method; hooks that it has already are not added again."""
     with _lock:
         hooks = _hooks_of(owner, name) or _wrapped(owner, name)
         if before is not None and before not in hooks.before:
@@ -61,7 +61,7 @@ def wrap_method(
 def unwrap_method(
     owner: type, name: str, *, before: Before | None = None, failed: Failed | None = None, done: Done | None = None
 ) -> None:
-    """Take hooks away. Without any, the method is as it was, unless somebody else has wrapped it since."""
+    """Remove hooks. Without any left, the original method is restored, unless other code has wrapped it since."""
     with _lock:
         hooks = _hooks_of(owner, name)
         if hooks is None:
@@ -81,7 +81,7 @@ def unwrap_method(
 
 
 def _hooks_of(owner: type, name: str) -> _Hooks | None:
-    """The hooks of our wrapper around this class's method, also where somebody else's lies above it."""
+    """Return the hooks of our wrapper around this class's method, even if another wrapper lies above it."""
     function = vars(owner).get(name)
     while function is not None:
         hooks = getattr(function, "__dict__", {}).get(_MARK)
@@ -127,14 +127,14 @@ def _wrapped(owner: type, name: str) -> _Hooks:
 
 
 def say_failure(failure: Exception) -> None:
-    """Our own failure where there is no run to count it: said."""
+    """Report an internal error where there is no run to count it."""
     logger.warning("mlops: not recorded, training goes on; please report %r", failure)
 
 
 def bound_arguments(
     method: Callable[..., Any], subject: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> inspect.BoundArguments | None:
-    """The arguments of a method's call by their names; None where the call fails for them anyway."""
+    """Return the arguments of a method's call by name; None if they don't fit, so that the call fails anyway."""
     try:
         return inspect.signature(method).bind_partial(subject, *args, **kwargs)
     except TypeError:

@@ -1,6 +1,6 @@
 """The run behind an integration: passed in, and never closed by us, or created from keywords when it is needed.
 
-Integrations translate a framework's hooks into calls of a run; this is the part that is the same in all of them.
+Integrations translate a framework's hooks into calls of a run; this is the part that all of them share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlops_integrations.recording.run import Run, adopted, recorder_of
 
 
 def keywords_of_start_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a constructor (its ``locals()``) that are keywords of ``start_run``."""
+    """Return the arguments of a constructor (its ``locals()``) that are keywords of ``start_run``."""
     return {name: arguments[name] for name in start.start_run.__kwdefaults__ or ()}
 
 
@@ -31,7 +31,7 @@ class RunHandle:
         options: keywords of ``start_run``, for a run of the integration's own.
 
     Raises:
-        TypeError: ``run`` is none.
+        TypeError: ``run`` is not a Run.
         ValueError: both are given, or a keyword makes no sense.
     """
 
@@ -46,7 +46,7 @@ class RunHandle:
         if run is None:
             start.check(given)
         self._uid = run_setup.new_uid()
-        """Of an own run: copies of the integration in other processes have the same."""
+        """The uid for a run of our own: copies of the integration in other processes have the same."""
         self._run = run
         self._is_own = run is None
         self._borrows = False
@@ -57,9 +57,9 @@ class RunHandle:
 
     @property
     def prepared(self) -> Run:
-        """The run with its name, ids and directory; of an own one nothing is recorded by asking for it.
+        """The run without opening it: name, uid and directory are known, but nothing is recorded in it yet.
 
-        Who writes to it has begun it.
+        The first log call opens it.
         """
         if self._is_in_worker:
             return lenient_start.absent(self._uid, FORKED)
@@ -72,7 +72,7 @@ class RunHandle:
 
     @property
     def run(self) -> Run:
-        """The run; its own one is opened now if it was not yet."""
+        """The run; one of our own is opened now if it was not yet."""
         if self._pid != os.getpid() and not self._is_in_worker:
             self._adopt()
         run = self.prepared
@@ -83,13 +83,13 @@ class RunHandle:
 
     @property
     def is_own(self) -> bool:
-        """Whether the run was created here, to be ended by us."""
+        """True if the run was created here, to be ended by us."""
         return self._is_own
 
     def borrow(self) -> None:
-        """Record into a run that the user has opened by ``start_run``, if one is open when an own one would begin.
+        """Used by autolog: prefer the user's open run (``start_run``), if there is one, over a run of our own.
 
-        It is left open. Used by autolog, which nobody has asked for by name.
+        Decided when the run is first needed. The user has not asked for the integration by name; the run is left open.
         """
         self._borrows = self._is_own
 
@@ -100,23 +100,23 @@ class RunHandle:
             self._begun = not self._is_own
 
     def keep(self, **options: object) -> None:
-        """Keywords of ``start_run`` for an own run, where its maker gave none and it has not begun."""
+        """Add default keywords of ``start_run`` for a run of our own; no effect once that is prepared."""
         if self._is_own and self._run is None:
             fresh = {name: value for name, value in options.items() if value is not None}
             self._options = fresh | self._options
 
     def resume(self, uid: str, run_id: str | None = None) -> None:
-        """Go on with the run that a checkpoint names, unless an own one has begun or its maker said otherwise."""
+        """Resume the run that a checkpoint names, unless the present run has begun or ``resume`` was given."""
         self._borrow()
         if self._is_own and not self._begun and "resume" not in self._options and uid != self.prepared.uid:
             self._run, self._options = lenient_start.prepared_again(self.prepared, self._options, uid, run_id)
 
     def share(self, rank: int, broadcast: Callable[[Any], Any]) -> None:
-        """Record into the run of rank 0, in each of the processes that train together. All of them make this call.
+        """Record into the run of rank 0 in all processes that train together; each of them must make this call.
 
         Args:
             rank: this process's number.
-            broadcast: gives, in each process, what it was given in that of rank 0; called once.
+            broadcast: returns, in each process, the value that rank 0 has passed to it; called once.
         """
         run = self.run if rank == 0 else None
         uid, directory, is_open = broadcast(None if run is None else (run.uid, str(run.directory), run.is_open))
@@ -129,7 +129,7 @@ class RunHandle:
             self._run, self._is_own, self._begun = joined, True, True
 
     def began(self) -> None:
-        """The framework has begun to train (or to evaluate)."""
+        """Called when the framework has begun to train (or to evaluate)."""
         if self._pid != os.getpid():
             self._adopt()
         if not self._in_training:
@@ -137,63 +137,63 @@ class RunHandle:
             recorder_of(self.run).training_began()
 
     def ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
-        """It has come to its end. Ends an own run, without waiting; what is logged later re-opens it."""
+        """Called when the training has ended. Ends a run of our own, without waiting; later log calls re-open it."""
         self._in_training = False
         recorder_of(self.run).training_ended(status, reason)
         if self._is_own:
             recorder_of(self.run).close(status, reason, timeout=0.0)
 
     def failed(self, error: BaseException) -> None:
-        """This exception has ended the training, and the framework says so."""
+        """Called when an exception has ended the training, as the framework reports."""
         self.ended(*ending.of_exception(error))
 
     def left(self, error: BaseException) -> None:
-        """This exception has left the training, of which the framework says nothing.
+        """Called when the training has raised an exception, which the framework does not report.
 
         An interrupt or an exit need not be the end: users catch Ctrl-C to stop early and go on. So the run stays open;
-        how the process ends, or a notebook's cell, tells.
+        the end of the process, or of a notebook's cell, decides.
         """
         if isinstance(error, Exception):
             self.failed(error)
         elif self._in_training:
             self._in_training = False
-            # An interpreter that exits does not tell whether ``sys.exit`` ended it, and with which code.
+            # At interpreter exit it is not known whether ``sys.exit`` ended it, and with which code.
             exits = isinstance(error, SystemExit)
             recorder_of(self.run).training_ended(*(ending.of_exception(error) if exits else ()))
 
     def requeued(self) -> None:
-        """The job goes back into its queue, to go on later: the run stays RUNNING, however this process ends."""
+        """Called when the job is requeued, to go on later: the run stays RUNNING, however this process ends."""
         self._in_training = False
         recorder_of(self.run).training_ended()
         self.run.set_tag("mlops.requeued", "true")
         recorder_of(self.run).close(ending.RUNNING, None, timeout=0.0)
 
     def swallow(self, error: Exception) -> None:
-        """Our own failure in a hook: counted and said, the training goes on."""
+        """Count and report an internal error in a hook; the training goes on."""
         try:
             recorder_of(self.prepared).swallow(error)
-        except Exception:  # it is the opening of the run that fails
+        except Exception:  # opening the run has failed
             patching.say_failure(error)
 
     @property
     def _is_in_worker(self) -> bool:
-        """Whether this is a copy in a process that only loads data."""
+        """True for a copy in a process that only loads data."""
         return self._pid != os.getpid() and multiprocessing.current_process().daemon
 
     def _greet(self) -> None:
-        """The run begins: once."""
+        """Announce the run when it begins, once."""
         if not self._begun:
             self._begun = True
             lenient_start.greet(self.prepared, self._options)
 
     def _adopt(self) -> None:
-        """In a forked or spawned process that trains: the same run, through a journal file of this process."""
+        """In a forked or spawned process that trains: record into the same run, by a journal file of this process."""
         self._pid = os.getpid()
         if self._run is not None and recorder_of(self._run).is_forked:
             self._run = adopted(self._run)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RunHandle:
-        """In this process, before it has begun: a handle of another run (a tuner copies callbacks for each trial)."""
+        """Return a copy; before the run has begun, one for another run (a tuner copies callbacks for each trial)."""
         copied = RunHandle.__new__(RunHandle)
         vars(copied).update(self.__getstate__())
         if self._is_own and not self._begun:
@@ -201,11 +201,11 @@ class RunHandle:
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        self._borrow()  # where the copy goes, the user's run may not be found
+        self._borrow()  # the user's run may not be found where the copy goes
         return vars(self) | {"_pid": 0, "_in_training": False}
 
 
 def restored(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The unpickled attributes of an integration, by the names of today."""
+    """Return the unpickled attributes of an integration, by their current names."""
     earlier = {"_door": "_handle", "keeps_model": "_keeps_model"}
     return {earlier.get(name, name): value for name, value in state.items()}

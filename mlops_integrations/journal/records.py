@@ -26,6 +26,15 @@ Value: TypeAlias = float | str
 NOT_FINITE: Final = ("NaN", "Infinity", "-Infinity")
 
 
+def spell(value: float) -> Value:
+    """The float itself, or the word for NaN or an infinity."""
+    if value - value == 0.0:
+        return value
+    if value != value:
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Identity of a process, distinct from every other on this machine, after a reboot and in other containers."""
 

@@ -3,7 +3,7 @@
 try:
     import keras as _keras  # noqa: F401 - before ours are imported, so that a missing one is told
 except ModuleNotFoundError as error:
-    if error.name != "keras":  # Keras is there, and says itself what it lacks
+    if error.name != "keras":  # Keras is installed, and its own error says what is missing
         raise
     raise ImportError("Keras is not installed: pip install keras") from None
 

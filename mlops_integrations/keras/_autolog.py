@@ -1,4 +1,7 @@
-"""Autologging of Keras: a callback for each ``fit``, and for ``evaluate`` of a model that was recorded before."""
+"""Autologging of Keras: adds a callback to each ``fit``, and to each ``evaluate`` that has a run to record into.
+
+That is the run of a model that was recorded before, or an open run of the user's.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ _options: Final[dict[str, Any]] = {}
 """Keywords of ``start_run``."""
 
 _models: Final[weakref.WeakKeyDictionary[Any, MLOpsCallback]] = weakref.WeakKeyDictionary()
-"""The callbacks of models."""
+"""The callback of each recorded model."""
 
 
 def switch_on(options: Mapping[str, Any]) -> None:
-    """Record each model that is trained from now on, by these keywords of ``start_run``."""
+    """Record each model that is trained from now on, with these keywords of ``start_run``."""
     _options.clear()
     _options.update(options)
     patching.wrap_method(Model, "fit", before=_before_fit)
@@ -29,7 +32,7 @@ def switch_on(options: Mapping[str, Any]) -> None:
 
 
 def switch_off() -> None:
-    """Have ``fit`` and ``evaluate`` be as they were, unless the user has callbacks of ours."""
+    """Restore ``fit`` and ``evaluate``, unless the user has callbacks of ours."""
     patching.unwrap_method(Model, "fit", before=_before_fit)
     patching.unwrap_method(Model, "evaluate", before=_before_evaluate)
     _patches.unwatch(_models.values())
@@ -38,7 +41,7 @@ def switch_off() -> None:
 
 def _before_fit(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     args, kwargs = _with_callback(Model.fit, model, args, kwargs)
-    return _patches.before_fit(model, args, kwargs)  # which is not called yet where this has made the first callback
+    return _patches.before_fit(model, args, kwargs)  # not yet a hook of this call, if the first callback is new
 
 
 def _before_evaluate(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,7 +51,7 @@ def _before_evaluate(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _with_callback(method: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The arguments of a call, with a callback of ours among those given unless there is one."""
+    """Return the arguments of a call, with a callback of ours added unless there is one."""
     given = patching.bound_arguments(method, model, args, kwargs)
     if given is None:
         return args, kwargs
@@ -60,7 +63,7 @@ def _with_callback(method: Callable[..., Any], model: Any, args: tuple[Any, ...]
 
 
 def _callback_of(model: Any) -> MLOpsCallback:
-    """The model's callback: that of before, unless the user has another run open by now, or has ended that one."""
+    """Return the model's callback: the earlier one, unless the user has opened another run since, or ended that one."""
     callback, open_now = _models.get(model), active_runs.users_run()
     if callback is None or not (callback.run is open_now if open_now else callback._handle.is_own):
         callback = _models[model] = MLOpsCallback._implicit(**_options)

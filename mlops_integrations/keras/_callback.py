@@ -4,13 +4,13 @@ Records each epoch of ``fit`` by Keras' own names (``loss``, ``accuracy``, ``val
 each batch (``batch/loss``), ``evaluate`` (``test_loss``), the parameters of ``compile`` and ``fit``, and the model's
 summary as the artifact ``model_summary.txt``.
 
-Keras tells its callbacks nothing when ``fit`` or ``evaluate`` raises, and nothing of the batch size. So these methods
-of ``keras.Model`` are wrapped, once, when the first callback is made: Keras' own is called with what it was given, and
-callbacks of ours that take part are told of the exception that leaves it, which makes the run FAILED. With Ctrl-C and
-``sys.exit`` the run stays open, since some stop a training so, and go on: how the process ends tells, or the
-notebook's cell.
+Keras does not report to its callbacks when ``fit`` or ``evaluate`` raises, nor the batch size. So these methods of
+``keras.Model`` are wrapped, once, when the first callback is made: Keras' own method is called with its arguments, and
+our callbacks in that call are notified of an exception, which makes the run FAILED. After Ctrl-C and ``sys.exit`` the
+run stays open, since some users stop a training that way and go on: the end of the process, or of the notebook's cell,
+decides.
 
-Where several processes train together (``RANK`` is set), the one with rank 0 records.
+If several processes train together (``RANK`` is set), only rank 0 records.
 """
 
 # ruff: noqa: ARG002 - the arguments of hooks are Keras' own
@@ -37,15 +37,15 @@ from mlops_integrations.keras._patches import FitListener
 from mlops_integrations.recording.run import Run
 
 _lock: Final = threading.Lock()
-"""Guards the number of batches, of which Keras tells in several threads at once. Not a callback's own: those pickle."""
+"""Guards the batch count: Keras may call a callback from several threads. Not an attribute: callbacks are pickled."""
 
 
 class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has no types
-    """Records what ``fit`` and ``evaluate`` do. One callback is one run, however often it is used.
+    """Records ``fit`` and ``evaluate``. One callback is one run, however often it is used.
 
     Args:
         run: an open run to record into, left open; instead of the keywords below.
-        log_every_batch: record every training batch too. Keras gives the means since the epoch's begin.
+        log_every_batch: record every training batch too. Keras passes the means since the epoch's begin.
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
         run_name: Default: the script's name.
@@ -64,7 +64,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
     async_safe: Final = True  # else Keras waits for the device after every batch
     _keeps_model = True
-    """Whether it still refers to the model when ``fit`` has ended, as Keras' callbacks do."""
+    """True if it still refers to the model when ``fit`` has ended, as Keras' callbacks do."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         """The model that ``fit`` was called for last."""
         self._called = False
         self._failure: tuple[str, str | None] | None = None
-        """Status and reason of a ``fit`` that an exception has left: evaluating afterwards does not mend it."""
+        """Status and reason of a ``fit`` that raised an exception: a later ``evaluate`` does not change them."""
         self._fitting = False
         self._testing = False
         self._apart = False
@@ -106,9 +106,9 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         self._batches = 0
         self._first_batch = 0
         self._at_once = 1
-        """Batches that Keras trains before it tells."""
+        """Number of batches that Keras trains between two calls of the callback."""
         self._steps: int | None = None
-        """Batches of an epoch, if Keras knows."""
+        """Number of batches in an epoch, if Keras knows it."""
         _patches.watch(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsCallback:
-        """Made by autolog: records into the user's open run, and does not keep the model that it is kept for alive."""
+        """Make the callback for autolog: it prefers the user's open run, and does not keep its model alive."""
         callback = cls(**options)
         callback._keeps_model = False
         callback._handle.borrow()
@@ -131,19 +131,19 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         """The run; opened now if it was not yet."""
         return self._handle.run
 
-    # -- what is seen around fit and evaluate ---------------------------------------------------------------------
+    # -- calls and exceptions of fit and evaluate -----------------------------------------------------------------
 
     def _is_training(self, model: Any) -> bool:
-        """Whether the last ``fit`` of this model was called with this callback."""
+        """True if the last ``fit`` of this model was called with this callback."""
         return self._called and self._trained is not None and self._trained() is model
 
     def _is_testing(self, model: Any) -> bool:
-        """Whether ``evaluate`` of this model does."""
+        """True while ``model.evaluate`` runs with this callback."""
         return self._testing and self._model is model
 
     @guarded
     def _fit_is_called(self, model: Any, arguments: Mapping[str, Any]) -> None:
-        """``fit`` was called with this callback; what it raises from here on has left the training."""
+        """Called when ``fit`` was called with this callback; an exception from here on is one of the training."""
         self.set_model(model)
         self._trained = weakref.ref(model)
         self._called, self._fitting, self._apart, self._failure = True, True, False, None
@@ -152,21 +152,21 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
     @guarded
     def _fit_was_left(self, error: BaseException) -> None:
-        """This exception has left ``fit``."""
+        """Called when ``fit`` has raised an exception."""
         self._called = self._fitting = self._testing = self._apart = False
         self._release()
-        self._handle.began()  # unless it has: another callback may raise after ours was told of the end
+        self._handle.began()  # if it has ended: another callback may raise after ours was told of the end
         self._handle.left(error)
         if isinstance(error, Exception):
             self._failure = ending.of_exception(error)
 
     def _fit_is_called_without(self) -> None:
-        """The model that this callback was used with is trained again, without it."""
+        """Called when the model that this callback was used with is trained again, without it."""
         self._called = False
 
     @guarded
     def _evaluate_was_left(self, error: BaseException) -> None:
-        """This exception has left ``evaluate``. Inside ``fit`` it may be caught; if not, it leaves ``fit`` as well."""
+        """Called when ``evaluate`` has raised. Inside ``fit`` the error may be caught; if not, ``fit`` raises it."""
         self._testing = self._apart = False
         if not self._fitting:
             self._release()
@@ -175,13 +175,13 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
     # -- Keras' hooks ---------------------------------------------------------------------------------------------
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """Keras prepares ``fit``, ``evaluate`` or ``predict``, but not the validation within ``fit``."""
+        """Called by Keras before ``fit``, ``evaluate`` or ``predict``, but not before the validation within ``fit``."""
         super().set_params(params)
         self._apart = True
 
     @guarded
     def on_train_begin(self, logs: Mapping[str, object] | None = None) -> None:
-        """``fit`` begins; it may be another one, or the same again after it was interrupted."""
+        """``fit`` begins; it may be a further one, or the same again after it was interrupted."""
         self._trained = weakref.ref(self._model)
         self._called, self._fitting, self._apart = True, True, False
         self._handle.began()
@@ -198,8 +198,8 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
     @guarded
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, object] | None = None) -> None:
-        """Number the batches on from here."""
-        self._handle.began()  # again, if somebody has ended the run in between
+        """Number the epoch's batches on from the last one."""
+        self._handle.began()  # again, if it was ended in between
         self._first_batch = self._batches
 
     @guarded
@@ -213,7 +213,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
     @guarded
     def on_epoch_end(self, epoch: int, logs: Mapping[str, object] | None = None) -> None:
-        """Record an epoch by Keras' own number; a second ``fit``, counting from 0 again, goes on after the first."""
+        """Record an epoch at Keras' own number; a second ``fit``, counting from 0 again, continues after the first."""
         step = max(epoch, self._epochs)
         self._epochs = step + 1
         self.run.log_metrics(logs or {}, step)
@@ -224,7 +224,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
     @guarded
     def on_train_end(self, logs: Mapping[str, object] | None = None) -> None:
-        """``fit`` has come to its end."""
+        """``fit`` has ended."""
         self._fitting = False
         self._release()
         self._handle.ended()
@@ -259,7 +259,7 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
             self.set_model(None)
 
     def _last_of(self, batch: int) -> int:
-        """The last batch of those that were trained at once, of which some versions of Keras tell the first."""
+        """Return the last of the batches that were trained at once; some versions of Keras report the first of them."""
         if self._at_once > 1 and batch % self._at_once == 0:
             batch += self._at_once - 1
         return min(batch, self._steps - 1) if self._steps else batch
@@ -276,6 +276,6 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
 
 
 def _learning_rate(model: Any) -> float | None:
-    """The rate in use, as short as its own precision can tell it: 0.002, not 0.0020000000949949026."""
+    """Return the current learning rate in the digits of its own precision: 0.002, not 0.0020000000949949026."""
     rate = getattr(model.optimizer, "learning_rate", None)
     return None if rate is None else float(str(ops.convert_to_numpy(rate)[()]))

@@ -1,6 +1,6 @@
-"""What a Keras model, and the arguments of its ``fit``, tell of a training: parameters and a summary.
+"""Parameters and a summary of a training, from a Keras model and the arguments of its ``fit``.
 
-Reads them and knows nothing else; imports nothing of Keras.
+Only reads these; imports nothing of Keras.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _ARGUMENTS: Final = (
     "validation_batch_size",
     "class_weight",
 )
-"""Those of ``fit`` that are recorded where they are given."""
+"""Arguments of ``fit`` that are recorded if they are given."""
 
 
 def of_fit(arguments: Mapping[str, Any]) -> dict[str, object]:
-    """The parameters among the arguments of ``fit``, as far as they are plain values."""
+    """Return the parameters among the arguments of ``fit`` that are plain values."""
     params = {name: arguments.get(name) for name in ("batch_size", *_ARGUMENTS)}
     if params["batch_size"] is None:
         params["batch_size"] = _batch_size(arguments.get("x"))
@@ -29,7 +29,7 @@ def of_fit(arguments: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _batch_size(x: Any) -> int | None:
-    """Of data that comes in batches, its own where it tells; of arrays, what Keras takes when nothing is said."""
+    """Return the batch size: the data's own ``batch_size``, if it has one; for arrays, Keras' default."""
     own = getattr(x, "batch_size", None)
     if isinstance(own, int):
         return own
@@ -39,17 +39,17 @@ def _batch_size(x: Any) -> int | None:
 
 
 def of_model(model: Any, rate: float | None) -> dict[str, object]:
-    """The parameters of ``compile``: the optimizer's, the loss, the metrics.
+    """Return the parameters of ``compile``: the optimizer's, the loss, the metrics.
 
     Args:
-        model: one that is compiled.
-        rate: its learning rate, as it is to be told.
+        model: a compiled model.
+        rate: its learning rate, as it is to be recorded.
     """
     optimizer = model.optimizer
     config = {} if optimizer is None else {**optimizer.get_config(), "name": type(optimizer).__name__}
     if rate is not None and isinstance(config.get("learning_rate"), float):
         config["learning_rate"] = rate
-    # Nothing public tells what ``compile`` was given, but as serialized objects.
+    # The public API returns the arguments of ``compile`` only as serialized objects.
     compiled = getattr(getattr(model, "_compile_config", None), "config", {})
     params = {"loss": _name(model.loss), "steps_per_execution": getattr(model, "steps_per_execution", None)}
     params |= {name: _name(compiled.get(name)) for name in ("metrics", "weighted_metrics", "loss_weights")}
@@ -57,7 +57,7 @@ def of_model(model: Any, rate: float | None) -> dict[str, object]:
 
 
 def _name(given: Any) -> Any:
-    """How a loss or a metric is called, however it is given."""
+    """Return the name of a loss or a metric, in whatever form it is given."""
     if isinstance(given, Mapping):
         return {key: _name(value) for key, value in given.items()}
     if isinstance(given, (list, tuple)):
@@ -68,7 +68,7 @@ def _name(given: Any) -> Any:
 
 
 def summary(model: Any) -> str:
-    """The table that Keras prints of a model that is built."""
+    """Return the table that Keras prints for a built model."""
     lines: list[str] = []
     model.summary(print_fn=lambda line, **_: lines.append(line))
     return "\n".join(lines) + "\n"

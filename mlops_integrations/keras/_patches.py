@@ -1,6 +1,6 @@
-"""Wraps ``fit`` and ``evaluate`` of Keras' models, for what no hook tells a callback: an exception that leaves them.
+"""Wraps ``fit`` and ``evaluate`` of Keras' models, since no hook notifies a callback of an exception in them.
 
-Keras' own method is called with what it was given, and what it raises goes on unchanged.
+Keras' own method is called with its arguments, and its exceptions pass through unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _lock: Final = threading.Lock()
 
 
 class FitListener:
-    """Callback that is notified when ``fit`` is called, and when an exception leaves ``fit`` or ``evaluate``."""
+    """Callback that is notified when ``fit`` is called, and when ``fit`` or ``evaluate`` raises."""
 
     def _is_training(self, model: Any) -> bool:
         raise NotImplementedError
@@ -43,11 +43,11 @@ class FitListener:
 
 
 _callbacks: Final[weakref.WeakSet[FitListener]] = weakref.WeakSet()
-"""All there are."""
+"""All callbacks of ours."""
 
 
 def ours_among(callbacks: Any) -> Iterator[FitListener]:
-    """The callbacks of ours in what ``fit`` was given, in whatever form Keras takes."""
+    """Yield our callbacks among the ``callbacks`` of a call, in any form that Keras takes."""
     if isinstance(callbacks, FitListener):
         yield callbacks
     elif isinstance(callbacks, CallbackList):
@@ -58,7 +58,7 @@ def ours_among(callbacks: Any) -> Iterator[FitListener]:
 
 
 def joined(callbacks: Any, callback: Any) -> Any:
-    """What ``fit`` was given and this callback, in a container of its own."""
+    """Return the given callbacks and this one, in a new container."""
     if isinstance(callbacks, CallbackList):
         both = copy.copy(callbacks)
         both.callbacks = [*callbacks.callbacks, callback]
@@ -72,7 +72,7 @@ def joined(callbacks: Any, callback: Any) -> Any:
 def before_fit(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Tell our callbacks that ``fit`` was called with them; changes nothing."""
     given = patching.bound_arguments(Model.fit, model, args, kwargs)
-    if given is None:  # Keras says that better
+    if given is None:  # Keras' own error is better
         return args, kwargs
     ours = list(ours_among(given.arguments.get("callbacks")))
     for callback in _known():
@@ -108,7 +108,7 @@ def watch(callback: FitListener) -> None:
 
 
 def unwatch(callbacks: Iterable[FitListener]) -> None:
-    """These are needed no more; without any other callback of ours, Keras' methods are as they were."""
+    """Stop watching these callbacks; restore Keras' methods when none of ours is left."""
     with _lock:
         _callbacks.difference_update(callbacks)
     if not _known():

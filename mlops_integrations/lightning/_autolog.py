@@ -1,4 +1,4 @@
-"""Autologging of Lightning: what its entry points give to each new Trainer and Fabric."""
+"""Autologging of Lightning: the callbacks that our entry points add to each new Trainer and Fabric."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def fabric_callback(options: Mapping[str, Any]) -> _FabricCallback:
 
 
 class _FabricCallback:
-    """Gives a Fabric a logger of ours, unless it has one. Fabric tells of itself in ``setup``."""
+    """Adds a logger of ours to a Fabric, unless it has one. Fabric passes itself to the callback in ``setup``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
 
     def on_after_setup(self, fabric: Any, **_: Any) -> None:
-        """A module has been set up; there may be several."""
-        loggers = getattr(fabric, "_loggers", None)  # nothing public takes another one
+        """Add the logger after a module has been set up; there may be several modules."""
+        loggers = getattr(fabric, "_loggers", None)  # the public API can't add one
         if loggers is not None and not any(isinstance(each, MLOpsLogger) for each in loggers):
             fabric._loggers = [*loggers, MLOpsLogger._implicit(**self._options)]

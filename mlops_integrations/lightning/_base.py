@@ -1,8 +1,8 @@
-"""The ground of the Lightning integration: base classes of either package, the rank, the kinds of endings.
+"""The basis of the Lightning integration: base classes of either package, the rank, the status of an end.
 
 Lightning exists twice, as ``lightning`` and as ``pytorch_lightning``, with classes of their own that only
-a LightningCLI tells apart. The bases here are of those packages that are imported when this module is; if neither is,
-of ``lightning`` if it is installed, else of ``pytorch_lightning``.
+a LightningCLI tells apart. Our bases are those of the packages that are imported when this module is; if neither is,
+those of ``lightning`` if it is installed, else of ``pytorch_lightning``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _packages() -> list[Any]:
         try:
             return [importlib.import_module(name)]
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != package:  # it is there, and says itself what it lacks
+            if (error.name or "").partition(".")[0] != package:  # it is installed: its own error says what is missing
                 raise
     raise ImportError("Lightning is not installed: pip install lightning")
 
@@ -42,7 +42,7 @@ def rank() -> int:
 
 
 def ending_of(status: str, error: BaseException | None) -> tuple[str, str | None]:
-    """Status and reason for what a logger is told at the end, and the exception that is handled meanwhile."""
+    """Return status and reason, from the status that a logger gets at the end and the exception being handled then."""
     if status == "success":
         return ending.FINISHED, None
     if error is None:

@@ -19,7 +19,7 @@ from mlops_integrations.recording.run import Run
 logger: Final = logging.getLogger("mlops_integrations")
 
 _KEY: Final = "mlops_integrations"
-"""Under which a checkpoint names its run."""
+"""The key under which a checkpoint names its run."""
 
 
 class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
@@ -45,8 +45,8 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
-        TypeError: ``logger`` is none of ours.
-        ValueError: ``logger`` or ``run``, and something instead of which it stands, are both given.
+        TypeError: ``logger`` is not an MLOpsLogger.
+        ValueError: ``logger`` or ``run`` is given together with an argument that it replaces.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
             raise ValueError(f"give logger= or what makes one, not both: {', '.join(sorted(given))}")
         self._logger = MLOpsLogger(**given) if logger is None else logger
         self._said = not given
-        """What to say once is said: that another logger is there, and what was given here counts for nothing."""
+        """True if no warning is due (any more) that another logger is there and the arguments given here are unused."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(restored(state))
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsCallback:
-        """Made by autolog: records into the user's open run, and gives way to another logger silently."""
+        """Make the callback for autolog: it prefers the user's open run, and gives way to another logger silently."""
         callback = cls(**options)
         callback._said = True
         callback._handle.borrow()
@@ -102,7 +102,7 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
 
     @guarded
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """See that the trainer has a logger of ours."""
+        """Add our logger to the trainer, unless it has one of ours."""
         if _without_loggers(trainer):
             return
         ours = [each for each in trainer.loggers if isinstance(each, MLOpsLogger)]
@@ -125,37 +125,37 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
 
     @guarded
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """By now all have."""
+        """Training begins; all strategies have read the checkpoint by now."""
         if self._is_at_work(trainer):
             self._logger.begin(trainer)
 
     @guarded
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Have the checkpoint name the run."""
+        """Store the run's ids in the checkpoint."""
         if self._is_at_work(trainer) and self._logger.records:
             checkpoint[_KEY] = {"uid": self.run.uid, "run_id": self.run.run_id}
 
     @guarded
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Go on with the run that the checkpoint names. Each process comes here, with the same checkpoint."""
+        """Resume the run that the checkpoint names. Called in each process, with the same checkpoint."""
         named = checkpoint.get(_KEY)
         if named is None or not self._is_at_work(trainer):
             return
         moved = trainer.strategy.broadcast(self._resumed(named) if self._logger.records else [])
-        # Lightning has asked where to save before it has read the checkpoint: in the directory of another run.
+        # Lightning chose where to save before it read the checkpoint: in the directory of another run.
         for saver in trainer.checkpoint_callbacks:
             saver.dirpath = _moved(getattr(saver, "dirpath", None), moved)
 
     def _resumed(self, named: Mapping[str, Any]) -> list[tuple[str, str]]:
         try:
             return self._logger.resume(named["uid"], named.get("run_id"))
-        except Exception as error:  # the other processes wait for what comes of it
+        except Exception as error:  # the other processes wait for the result
             self._handle.swallow(error)
             return []
 
     @guarded
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Tell the logger what the trainer does not, since it failed before (or in processes where) the two met."""
+        """Finalize our logger if the trainer does not: it failed before (or in a process where) it got the logger."""
         if not self._is_at_work(trainer) and not _without_loggers(trainer):
             ours = [each for each in trainer.loggers if isinstance(each, MLOpsLogger)]
             if not ours:
@@ -170,7 +170,7 @@ def _without_loggers(trainer: Any) -> bool:
 
 
 def _moved(path: Any, moved: list[tuple[str, str]]) -> Any:
-    """The path below what has moved; another one as it is."""
+    """Return a path with its moved directory replaced; any other path as it is."""
     for before, after in moved:
         if path is not None and Path(path).is_relative_to(before):
             return str(Path(after) / Path(path).relative_to(before))

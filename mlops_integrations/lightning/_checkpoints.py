@@ -1,6 +1,6 @@
-"""Records checkpoints as artifacts: what a ``ModelCheckpoint`` has, with its scores, read from it without a change.
+"""Records the checkpoints of a ``ModelCheckpoint`` as artifacts, with their scores; only reads its attributes.
 
-Imports no framework. What is not there as a file or directory (``s3://…``) is not seen.
+Imports no framework. Checkpoints that are not local files or directories (``s3://…``) are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlops_integrations.recording.run import Run
 
 FOLDER: Final = "checkpoints"
 _MOST_SCORES: Final = 20
-"""So many scores fit into a tag of any server."""
+"""This number of scores fits into a tag of any server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Checkpoint:
     path: Path
     changed: int
     folder: str
-    """Where among the run's artifacts it belongs."""
+    """Its directory among the run's artifacts."""
 
     @property
     def artifact(self) -> str:
@@ -44,12 +44,12 @@ class CheckpointRecorder:
         """The checkpoints that are artifacts, and when each was written."""
 
     def saved(self, saver: Any) -> None:
-        """This ModelCheckpoint has saved."""
+        """Called when a ModelCheckpoint has saved."""
         if not any(known is saver for known in self._savers):
             self._savers.append(saver)
 
     def record(self, run: Run) -> None:
-        """Record what is there and was not recorded, and say in tags which is the best and which the latest."""
+        """Record checkpoints that were not recorded yet, and set the tags that name the best and the latest one."""
         for number, saver in enumerate(self._savers, 1):
             folder = FOLDER if number == 1 else f"{FOLDER}-{number}"
             try:
@@ -68,7 +68,7 @@ class CheckpointRecorder:
 
 
 def restored(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a logger, of which an earlier version kept the recorder's own among them."""
+    """Return the attributes of a logger; an earlier version kept the recorder's own ones among them."""
     kept = dict(state)
     if "_checkpoints" not in kept:
         recorder = kept["_checkpoints"] = CheckpointRecorder()
@@ -77,16 +77,16 @@ def restored(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of(callback: Any, folder: str = FOLDER) -> list[Checkpoint]:
-    """The checkpoints that a ModelCheckpoint has saved and not deleted since, oldest first."""
+    """Return the checkpoints that a ModelCheckpoint has saved and not deleted since, oldest first."""
     found = {_place(path) for path in _paths(callback)}
     kept = [_checkpoint(path, callback, folder) for path in found if path is not None]
     return sorted((each for each in kept if each is not None), key=lambda each: (each.changed, str(each.path)))
 
 
 def tags(callback: Any, folder: str = FOLDER) -> dict[str, str]:
-    """What is to be known of them: which is the best, which the latest, and their scores.
+    """Return the tags about the checkpoints: the best one, the latest one, and the scores.
 
-    The scores of the best 20, best first, as a mapping of names to numbers in JSON.
+    The scores are those of the best 20, best first, as a mapping of names to numbers in JSON.
     """
     kept = of(callback, folder)
     by_path: dict[Path | None, Checkpoint] = {each.path: each for each in kept}
@@ -112,7 +112,7 @@ def _paths(callback: Any) -> set[str]:
 
 
 def _place(path: object) -> Path | None:
-    """Where a checkpoint really lies: ``last.ckpt`` may be a link to another one."""
+    """Return the real path of a checkpoint: ``last.ckpt`` may be a link to another one."""
     return Path(os.path.realpath(str(path))) if path else None
 
 

@@ -1,7 +1,7 @@
-"""Hyperparameters as frameworks keep them, in a form that reads the same in each process that trains with them.
+"""Converts hyperparameters of frameworks into a form that is the same in each process that trains with them.
 
-A parameter can't be changed once it is recorded. So what goes on with a run has to write ``relu`` as ``relu`` again,
-and not as the address that a function happens to have in this process. Imports no framework: it asks the value itself.
+A parameter can't be changed once it is recorded. So a process that resumes a run has to write ``relu`` as ``relu``
+again, not as the address of the function in that process. Imports no framework: it uses the attributes of the value.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _INSTANTIATOR: Final = "_instantiator"
-"""LightningCLI's note to itself."""
+"""An internal entry of LightningCLI, which is not recorded."""
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _PLAIN: Final = (str, int, float, bool, type(None))
 _DEEPEST: Final = 20
-"""No deeper: a container may hold itself."""
+"""Greatest depth of nesting: a container may hold itself."""
 
 
 def plain(params: object) -> dict[str, Any]:
-    """Hyperparameters by name: those of a mapping, a Namespace or a dataclass; none of None.
+    """Return hyperparameters by name: those of a mapping, a Namespace or a dataclass; none for None.
 
-    Namespaces and dataclasses within become mappings; functions and classes their names.
+    Nested Namespaces and dataclasses become mappings; functions and classes become their names.
 
     Raises:
         TypeError: they have no names.
@@ -37,7 +37,7 @@ def plain(params: object) -> dict[str, Any]:
 
 
 def _fields(value: object) -> dict[str, Any] | None:
-    """The parts of a value that has named ones."""
+    """Return the named parts of a value; None if it has none."""
     if isinstance(value, Mapping):
         return {str(key): part for key, part in value.items()}
     if isinstance(value, Namespace):
@@ -56,7 +56,7 @@ def _value(value: Any, depth: int) -> Any:
     if type(value) in {list, tuple, set, frozenset}:
         parts = [_value(part, depth + 1) for part in value]
         if isinstance(value, (set, frozenset)):
-            parts.sort(key=str)  # the order of a set is another one in each process
+            parts.sort(key=str)  # the order of a set differs between processes
         return tuple(parts) if isinstance(value, tuple) else parts
     if isinstance(value, functools.partial):
         bound = {"function": value.func, **({"args": value.args} if value.args else {}), **value.keywords}
@@ -68,8 +68,8 @@ def _value(value: Any, depth: int) -> Any:
 
 
 def _text(value: object) -> object:
-    """As it says itself, without the address that objects have that say nothing of themselves."""
+    """Return ``str(value)`` without the address that the default ``repr`` contains."""
     try:
         return _ADDRESS.sub("", str(value))
-    except Exception:  # foreign code; whoever records the value says what is wrong with it
+    except Exception:  # foreign code; the recording of the value reports what is wrong with it
         return value

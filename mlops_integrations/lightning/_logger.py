@@ -1,10 +1,10 @@
 """Lightning: ``Trainer(logger=MLOpsLogger(experiment_name="digits"))``.
 
-``MLOpsLogger`` records what modules log, by their names and Lightning's steps, their hyperparameters, on request their
-checkpoints, and how the training ended: a Logger is told of exceptions, Ctrl-C and SIGTERM too. ``MLOpsCallback`` adds
-such a logger to a Trainer, and has checkpoints name their run, so that ``fit(ckpt_path=...)`` goes on with it.
+``MLOpsLogger`` records the metrics of modules, by their names and Lightning's steps, hyperparameters, on request
+checkpoints, and how the training ended: a Logger is notified of exceptions, Ctrl-C and SIGTERM too. ``MLOpsCallback``
+adds such a logger to a Trainer, and has checkpoints name their run, so that ``fit(ckpt_path=...)`` resumes it.
 
-Both belong to ``lightning``, to ``pytorch_lightning``, or to both: see ``_base``.
+The classes work with ``lightning``, ``pytorch_lightning``, or both: see ``_base``.
 """
 
 # ruff: noqa: ARG002 - the arguments of hooks are Lightning's own
@@ -40,7 +40,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
 
     Args:
         run: an open run to record into, left open; instead of the keywords of ``start_run`` below.
-        log_model: record checkpoints as artifacts, below "checkpoints": "all" each one when it is saved, True those
+        log_model: record checkpoints as artifacts, below "checkpoints". "all": each one when it is saved; True: those
             that are left at the end of ``fit``. Tags ``mlops.checkpoints.best``, ``.latest``, ``.scores`` tell which.
         per_rank: record what each process logs, not just rank 0; names from rank n are prefixed "rank{n}/".
         experiment_name: this and all that follow: see ``start_run``.
@@ -97,24 +97,24 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsLogger:
-        """Made by autolog: records into the user's open run."""
+        """Make the logger for autolog: it prefers the user's open run."""
         made = cls(**options)
         made._handle.borrow()
         return made
 
     @property
     def records(self) -> bool:
-        """Whether this process records: that of rank 0, and with ``per_rank`` the others once they train."""
+        """True if this process records: rank 0, and with ``per_rank`` the others once they train."""
         return _base.rank() == 0 or self._shared
 
     @property
     def run(self) -> Run:
-        """The run, which begins with the first thing that is recorded; in a process that does not record, none."""
+        """The run, which begins with its first record; in a process that does not record, a disabled run."""
         return self._handle.prepared if self.records else self._no_run()
 
     @property
     def experiment(self) -> Run:
-        """The run; on another rank than zero, one that does nothing: what is logged through it is recorded once."""
+        """The run; on ranks above 0 a disabled one, so that values logged through it are recorded once."""
         return self.run if _base.rank() == 0 else self._no_run()
 
     @property
@@ -134,7 +134,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
 
     @property
     def log_dir(self) -> str:
-        """Likewise."""
+        """The run directory, as ``save_dir``."""
         return self.save_dir
 
     @_hook
@@ -146,7 +146,7 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
 
     @_hook
     def log_hyperparams(self, params: Mapping[str, object] | Namespace | None, *args: Any, **kwargs: Any) -> None:
-        """Record hyperparameters; those that are known already are no news."""
+        """Record hyperparameters; those that are recorded already are ignored."""
         if _base.rank() == 0:
             given = _hyperparameters.plain(params)
             if self._held is None:
@@ -161,11 +161,11 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
             self.begin(getattr(model, "trainer", None))
 
     def save(self) -> None:
-        """Nothing: Lightning calls this after every step, and everything is on disk already."""
+        """Do nothing: Lightning calls this after every step, and everything is on disk already."""
 
     @_hook
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """A ModelCheckpoint has saved."""
+        """A ModelCheckpoint has saved: record it now (``log_model="all"``), or at the end."""
         if self._log_model is not False:
             self._checkpoints.saved(checkpoint_callback)
         if self._log_model == "all":
@@ -174,24 +174,24 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
     @_hook
     def finalize(self, status: str) -> None:
         """``fit``, ``validate``, ``test`` or ``predict`` has ended, which need not be the run's end."""
-        error = sys.exc_info()[1]  # Lightning calls this while it handles what has ended the training
+        error = sys.exc_info()[1]  # Lightning calls this while it handles the exception that ended the training
         if status == "finished":  # SLURM takes the job back into its queue, to go on with it later
             self._handle.requeued()
             return
         self._release()
-        self._handle.began()  # unless it has: what ends before its begin was told re-opens the run to say so
+        self._handle.began()  # if it has not: a failure before the begin re-opens the run to record it
         self._checkpoints.record(self._handle.run)
         outcome = _base.ending_of(status, error)
         if self._fits:
             self._failure = outcome if outcome[0] == "FAILED" else None
         elif outcome[0] == "FINISHED" and self._failure is not None:
-            outcome = self._failure  # a test that went well does not mend the training that failed
+            outcome = self._failure  # a successful test does not change a failed training
         self._handle.ended(*outcome)
 
     # -- for the callback -----------------------------------------------------------------------------------------
 
     def begin(self, trainer: Any) -> None:
-        """It begins, in every process of this trainer."""
+        """Begin the run; called in every process of this trainer."""
         if self._per_rank and not self._shared:
             self._shared = True
             self._handle.share(_base.rank(), trainer.strategy.broadcast)
@@ -201,17 +201,17 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
             self._handle.began()
 
     def hold(self) -> None:
-        """Keep hyperparameters until it begins: a checkpoint that is read later may name the run to go on with."""
+        """Keep hyperparameters until the run begins: a checkpoint that is read later may name the run to resume."""
         self._held = self._held or []
 
     def resume(self, uid: str, run_id: str | None) -> list[tuple[str, str]]:
-        """Go on with this run, if none has begun; which paths have become which, the longer ones first."""
+        """Resume this run, if none has begun; return pairs of old and new paths, the longer ones first."""
         before = self._places()
         self._handle.resume(uid, run_id)
         return [pair for pair in zip(before, self._places(), strict=True) if pair[0] != pair[1]]
 
     def _places(self) -> list[str]:
-        """Below which Lightning lays what belongs to this run: checkpoints, and all else."""
+        """Return the directories of this run's files from Lightning: that of checkpoints, and that of all else."""
         return [str(Path(self.save_dir, str(self.name), str(self.version))), self.save_dir]
 
     def _no_run(self) -> Run:

@@ -1,1 +1,1 @@
-"""What a training process does: log calls become records in a journal of its own. Nothing here waits for a server."""
+"""The part in the training process: log calls become records in its own journal. No log call waits for a server."""

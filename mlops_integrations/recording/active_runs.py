@@ -1,4 +1,4 @@
-"""Which run is active: the one that an integration or ``start_run`` opened last and that is still open."""
+"""The active run: the one that an integration or ``start_run`` opened last and that is still open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _users: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
 
 
 def started(run: Run, *, by_user: bool = False) -> None:
-    """A run was made by ``start_run`` or an integration: it is the active one while it is open."""
+    """Make a run of ``start_run`` or of an integration the active run, for as long as it is open."""
     _stack[:] = [*(known for known in _stack if known.is_open), run]
     if by_user:
         _users.add(run)
@@ -26,7 +26,7 @@ def active_run() -> Run | None:
 
 
 def users_run() -> Run | None:
-    """The run that ``start_run`` opened last and that is still open, or None."""
+    """The run that ``start_run`` opened last and that has not ended since, or None."""
     return next(
         (run for run in reversed(_stack) if run.is_open and not run._recorder.is_reopened and run in _users), None
     )

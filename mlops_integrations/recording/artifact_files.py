@@ -1,6 +1,6 @@
-"""Finds the files that an artifact consists of, before anything is copied; what can't be kept is named with its reason.
+"""Finds the files that an artifact consists of, before anything is copied; names those that can't be kept, and why.
 
-What is no file is never opened to see what it is: a FIFO would be waited for, a device may have no end.
+The type of a path comes from ``stat``, not from opening it: a FIFO would block, and a device may have no end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN_CHARACTERS: Final = 200
 
 
 class UnfitError(Exception):
-    """Something can't be kept as an artifact: under what reason it counts, and which one it is."""
+    """Something can't be kept as an artifact: the reason that it is counted by, and its name (``about``)."""
 
     def __init__(self, reason: str, about: str, text: str) -> None:
         super().__init__(text)
@@ -34,20 +34,20 @@ class UnfitError(Exception):
 
 @dataclass(slots=True)
 class Found:
-    """The files of an artifact: each with its path within it."""
+    """The files of an artifact, each with its path within the artifact."""
 
     files: list[tuple[Path, PurePosixPath]] = field(default_factory=list)
     unfit: list[UnfitError] = field(default_factory=list)
-    """What costs only itself."""
+    """Entries that can't be kept; the other files are kept all the same."""
     runs: int = 0
-    """How many run directories were left out."""
+    """Number of run directories that were left out."""
 
 
 def path_of(given: object) -> Path:
-    """The path that was given.
+    """Return the path that was given.
 
     Raises:
-        UnfitError: it is none; the text says what to give instead.
+        UnfitError: the argument is not a path of a file; the text says what to give instead.
     """
     try:
         path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
@@ -85,10 +85,10 @@ def _kind(given: object) -> str:
 
 
 def base_of(artifact_path: object) -> PurePosixPath:
-    """Where among the run's artifacts it belongs.
+    """Return the directory among the run's artifacts that the files go to.
 
     Raises:
-        UnfitError: it leads elsewhere, or is no path.
+        UnfitError: it leads out of the artifacts, or is not a path.
     """
     if artifact_path is None:
         return PurePosixPath()
@@ -103,10 +103,10 @@ def base_of(artifact_path: object) -> PurePosixPath:
 
 
 def found_at(source: Path, run: RunDirectory) -> Found:
-    """What there is to be kept of it, listed before anything is copied.
+    """List the files to keep, before anything is copied.
 
     Raises:
-        UnfitError: it is neither a file nor a directory, or is the run's own.
+        UnfitError: ``source`` can't be read, is neither a file nor a directory, or is the run's own.
     """
     try:
         mode = source.stat().st_mode
@@ -123,14 +123,14 @@ def found_at(source: Path, run: RunDirectory) -> Found:
 
 
 def _found_below(source: Path, run: Path) -> Found:
-    """Every file below a directory, not through links to directories; of run directories nothing."""
+    """List every file below a directory; links to directories are not followed, run directories are left out."""
     found = Found()
     for at, directories, names in os.walk(source, onerror=lambda error: found.unfit.append(_unlisted(error, source))):
         here = Path(at)
         runs = [name for name in directories if _is_of_a_run(here / name, run)]
         found.runs += len(runs)
         links = [name for name in directories if (here / name).is_symlink()]
-        # One that leads to a place below the source tells nothing new.
+        # A link to a place below the source needs no message: that place is visited anyway.
         found.unfit += [_not_followed(here / name) for name in links if not _is_within(here / name, source)]
         directories[:] = sorted(set(directories) - set(runs) - set(links))
         for name in sorted(names):
@@ -191,6 +191,6 @@ def _not_followed(link: Path) -> UnfitError:
 
 
 def shown(path: Path) -> str:
-    """The end of a long path tells more than its beginning."""
+    """Return a path for messages; of a long one only the end, which tells more than the beginning."""
     text = str(path)
     return repr(text if len(text) <= _SHOWN_CHARACTERS else f"…{text[-_SHOWN_CHARACTERS:]}")

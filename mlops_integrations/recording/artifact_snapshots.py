@@ -1,8 +1,8 @@
-"""Snapshots of files: what is logged is what is kept, even if the caller overwrites or deletes it a moment later.
+"""Snapshots of files: a logged file is kept as it is, even if the caller overwrites or deletes it a moment later.
 
-A snapshot is a copy, which takes its time. Where nobody may wait, a hard link holds the file at once, and is replaced
-by the copy later: against deletion and replacement that is as good. Should the file be overwritten in place before it
-is copied, that is noticed.
+A snapshot is a copy, which takes time. With ``wait=False`` a hard link, where possible, holds the file at once, and is
+replaced by the copy later: against deletion and replacement that is as good. A file that is overwritten in place
+before it is copied is detected.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _READING: Final = (
 
 
 def keep(recorder: Recorder, given: object, artifact_path: object, *, wait: bool) -> None:
-    """Record a file, or every file below a directory; what can't be kept is counted, and said by its name."""
+    """Record a file, or every file below a directory; files that can't be kept are counted, and reported by name."""
     if recorder.off is not None:
         recorder.lose(recorder.off, 1)
         return
@@ -83,12 +83,12 @@ def snapshot(file: Path, target: PurePosixPath, store: Path, time: int) -> Artif
 
 
 def hold(file: Path, target: PurePosixPath, store: Path, time: int) -> tuple[Artifact, Callable[[], None]]:
-    """As ``snapshot``, at once: the record with what makes the copy, to be called by whoever has the time.
+    """As ``snapshot``, without waiting: return the record, and a function that makes the copy later.
 
     Raises:
-        OSError: the file can't be read. The copying raises it too, also if the file is another one by then.
+        OSError: the file can't be read. The function raises it too, also if the file has changed by then.
     """
-    with _open(file) as reading:  # whoever can't read it is told now
+    with _open(file) as reading:  # an unreadable file is reported now
         seen = os.fstat(reading.fileno())
     place = _place(store, target)
     held = place if _link(file, place, seen) else file
@@ -97,17 +97,17 @@ def hold(file: Path, target: PurePosixPath, store: Path, time: int) -> tuple[Art
 
 
 def _place(store: Path, target: PurePosixPath) -> Path:
-    """The place of a copy, whose directory is made."""
+    """Return the path of a copy; makes its directory."""
     place = store / target
     files.make_all_private(place.parent)
     return place
 
 
 def _open(file: Path) -> BinaryIO:
-    """A regular file, to be read; of a FIFO that has come into its place nobody's writing is waited for.
+    """Open a regular file for reading, without blocking if a FIFO has taken its place.
 
     Raises:
-        OSError: it can't be read, or is no file any more.
+        OSError: it can't be read, or is not a regular file any more.
     """
     fd = os.open(file, _READING)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -117,11 +117,11 @@ def _open(file: Path) -> BinaryIO:
 
 
 def _link(source: Path, place: Path, seen: os.stat_result) -> bool:
-    """Whether a link holds what was seen."""
+    """Hard-link ``source`` to ``place``; True if the link holds the file that ``seen`` describes."""
     fresh = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         os.link(source.resolve(), fresh)
-    except OSError:  # another file system, or one that has no links
+    except OSError:  # another file system, or one without hard links
         return False
     try:
         if not os.path.samestat(fresh.lstat(), seen):
@@ -130,7 +130,7 @@ def _link(source: Path, place: Path, seen: os.stat_result) -> bool:
     except OSError:
         return False
     finally:
-        with contextlib.suppress(OSError):  # it is there still if the place holds the same file already
+        with contextlib.suppress(OSError):  # still there if ``place`` is a link to the same file already
             fresh.unlink()
     return True
 
@@ -151,7 +151,7 @@ def _settle(held: Path, place: Path, seen: os.stat_result) -> None:
 
 
 def _fresh_copy(source: Path, target: Path) -> Path:
-    """A copy under a name of its own beside the target, sharing blocks where the file system can."""
+    """Copy to a temporary name beside the target, sharing blocks where the file system can."""
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with _open(source) as reading:

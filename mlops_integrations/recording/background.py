@@ -1,7 +1,7 @@
-"""Work that no log call waits for: queues, each with one thread that does its jobs in their order.
+"""Work that no log call waits for: queues, each with one thread that does its jobs in order.
 
-The copies of ``log_artifact(wait=False)`` have one queue in this process. The interpreter's exit waits for them within
-its time; a file that is not copied then stays as it was held.
+All copies of ``log_artifact(wait=False)`` in this process share one queue. Interpreter exit waits for them, up to the
+finish timeout; a file that is not copied by then stays as the hard link that holds it, if there is one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Job = TypeVar("Job")
 
 
 class BackgroundQueue(Generic[Job]):
-    """Jobs, and a daemon thread that does one after the other; it is there while there are any.
+    """A queue of jobs, and a daemon thread that does one after the other and lives while there are any.
 
     Args:
-        name: the thread's.
+        name: the thread's name.
         do: does one job; must not raise.
     """
 
@@ -30,7 +30,7 @@ class BackgroundQueue(Generic[Job]):
         self._at_work = False
 
     def add(self, job: Job) -> None:
-        """Do this after all that was added before."""
+        """Queue a job; it is done after those added before."""
         with self._changed:
             self._jobs.append(job)
             if self._at_work:
@@ -42,7 +42,7 @@ class BackgroundQueue(Generic[Job]):
             self._work()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all jobs are done; whether they are."""
+        """Wait until all jobs are done; False if ``seconds`` are not enough."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._at_work, max(0.0, seconds))
 
@@ -58,14 +58,14 @@ class BackgroundQueue(Generic[Job]):
 
 
 Copy: TypeAlias = tuple[Callable[[], None], Callable[[Exception], None]]
-"""What makes a copy, and what is called with the exception if it fails."""
+"""Two functions: one makes a copy, the other is called with the exception if that fails."""
 
 
 def _make(copy: Copy) -> None:
     make, failed = copy
     try:
         make()
-    except Exception as error:  # the border of a thread: the run that ordered the copy says it
+    except Exception as error:  # the border of a thread: the run that ordered the copy reports it
         failed(error)
 
 
@@ -81,17 +81,17 @@ def later(copy: Callable[[], None], failed: Callable[[Exception], None]) -> None
 
     Args:
         copy: makes it.
-        failed: called in that thread with the exception that leaves ``copy``.
+        failed: called in that thread with the exception that ``copy`` raises.
     """
     _copies.add((copy, failed))
 
 
 def wait(seconds: float) -> bool:
-    """Wait until all is copied; whether it is."""
+    """Wait until all copies are made; False if ``seconds`` are not enough."""
     return _copies.wait(seconds)
 
 
 def forget() -> None:
-    """In a forked child: its parent copies. Touches no lock."""
+    """In a forked child: drop the jobs, which the parent does. Touches no lock."""
     global _copies
     _copies = _new_copies()

@@ -1,7 +1,7 @@
-"""The arguments of calls about one key, ours or in the style of ``MlflowClient``, whose first argument is a run id.
+"""Arguments of one-key calls, in our style or that of ``MlflowClient``, whose first argument is a run id.
 
-``run.log_metric(run_id, "loss", 0.5)`` is a common way to call what other loggers give out as ``experiment``. It is
-recognized, so that it is neither an error in the middle of a training nor lost unsaid.
+``run.log_metric(run_id, "loss", 0.5)`` is a common call on the ``experiment`` of other loggers. It is recognized, so
+that it neither raises in the middle of a training nor is lost without a message.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FOREIGN_CALL: Final = "call with the id of another run"
 
 
 def arguments(names: tuple[str, ...], given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Any]:
-    """The call's arguments by name; "run_id" is among them if it is in that style, "extra" if there are too many."""
+    """Return the arguments by name: with "run_id" if the call is in that style, with "extra" if there are too many."""
     order = _CLIENTS if _begins_with_a_run_id(names, given, named) else names
     bound: dict[str, Any] = dict(zip(order, given, strict=False))
     if len(given) > len(order):
@@ -34,14 +34,14 @@ def understood(
     named: Mapping[str, object],
     own_ids: Callable[[], set[str | None]],
 ) -> tuple[str, Any, tuple[object, ...], dict[str, Any]] | None:
-    """Key, value, surplus and further arguments of a call; None, counted and said, where it can't be recorded.
+    """Return key, value, surplus and further arguments of a call; None, with a message, if it can't be recorded.
 
     Args:
         recorder: the run's.
         call: the method's name.
         given: its positional arguments.
         named: its keywords.
-        own_ids: gives the ids that are this run's, asked for only where the call has one.
+        own_ids: returns this run's ids; called only if the call has a run id.
     """
     bound = arguments(METRIC if call == "log_metric" else TEXT, given, named)
     if "run_id" in bound and not _is_ours(recorder, call, bound.pop("run_id") in own_ids()):
@@ -53,19 +53,19 @@ def understood(
 
 
 def lose_no_mapping(recorder: Recorder, call: str, value: object) -> None:
-    """Count and say a call that was given no mapping."""
+    """Count and report a call whose argument is not a mapping."""
     detail = f"{call} takes a mapping of names to values, not {type(value).__name__}"
     recorder.lose("wrong argument", 1, detail, about=call)
 
 
 def say_left_out(recorder: Recorder, call: str, extra: tuple[object, ...], unknown: Mapping[str, object]) -> None:
-    """Say once which arguments of a call are of other trackers, and left out."""
+    """Report once which arguments of a call are ignored, as only other trackers take them."""
     names = ", ".join([*(repr(value)[:50] for value in extra), *unknown])
     recorder.messages.once(call, "run.%s does not take %s: left out, the rest is recorded", call, names)
 
 
 def _is_ours(recorder: Recorder, call: str, ours: bool) -> bool:
-    """Said once: a call that begins with a run id. If it is not this run's, it counts as lost."""
+    """Report once that a call begins with a run id; if it is not this run's, the call counts as lost."""
     what = "It is this run's, the call is recorded" if ours else "It is another run's, the call is not recorded"
     text = "run.%s takes no run id, unlike MlflowClient's: leave it out. %s"
     recorder.messages.once(f"{call} {ours}", text, call, what)
@@ -78,5 +78,5 @@ def _begins_with_a_run_id(names: tuple[str, ...], given: tuple[object, ...], nam
     by_name = ("key" in named) + ("value" in named)
     if "run_id" in named or len(given) + by_name < len(TEXT) + 1:
         return False
-    # Of a metric, the third may be the step: then the second is its value, and no text.
+    # The third argument of a metric may be the step: then the second is the value, not a text.
     return names is TEXT or by_name > 0 or isinstance(given[1], str)

@@ -1,6 +1,6 @@
-"""Watches, from the training process, how far the delivery of a run has got: for those who wait for it.
+"""Watches the delivery of a run from the training process, for calls and exits that wait for it.
 
-Feedback comes as state on disk alone: the cursor that the uploader writes.
+The only feedback is state on disk: the cursor that the uploader writes.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _SILENT_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class EndOfFile:
-    """The end of this process's journal file, and what there was then."""
+    """The end of this process's journal file, and the sizes of journal files at that moment."""
 
     end: End
     sizes: Mapping[str, int] | None
     """Bytes of each journal file whose delivery is waited for; None where they could not be read."""
     own: Mapping[str, int] | None
-    """Of our own journal file alone; None where its end could not be written."""
+    """Bytes of our own journal file alone; None where its end could not be written, or its size not be read."""
 
 
 class DeliveryWatch:
-    """How far the delivery of one run is, as far as this process is concerned.
+    """The state of one run's delivery, as far as this process is concerned.
 
     Args:
         directory: the run directory.
         view: the cursor of the run's destination.
         settings: the run's settings.
-        messages: what is said to the user.
-        supervisor: what sees to it that somebody delivers.
+        messages: the run's messages to the user.
+        supervisor: keeps a side process or thread delivering.
         rank: this process's number among those that train together.
-        off: nothing is recorded, so nothing is delivered.
-        logged: gives the number of values that this process has logged in all.
+        off: True if nothing is recorded, so nothing is delivered.
+        logged: returns the number of values that this process has logged in all.
     """
 
     def __init__(
@@ -73,37 +73,37 @@ class DeliveryWatch:
         self._old_trouble: Trouble | None = None
         """Error found in the cursor at start: it may be stale, so it does not end a wait."""
         self._delivered_before: int | None = None
-        """Of the run's points, those that were on the server when this process began to record."""
+        """Points of the run that were on the server when this process began to record."""
         self._left_said = False
 
     @property
     def has_server(self) -> bool:
-        """Whether the run goes to a server now."""
+        """True while the run is delivered to a server."""
         return not self._off and self._settings.mode == "online"
 
     @property
     def points(self) -> int:
-        """Values of this process that are on the server, as far as was seen."""
+        """Number of this process's values on the server, as of the last look at the cursor."""
         seen = self._view.last
         return 0 if seen is None else max(0, seen.points - (self._delivered_before or 0))
 
     def opened(self, state: Cursor | None) -> None:
-        """A journal file was opened, or another one of a run that goes on; ``state`` is the cursor at that moment."""
+        """Called when a journal file was opened, the first or a further one; ``state`` is the cursor at that moment."""
         self._old_trouble = None if state is None else state.trouble
         if self._delivered_before is None:
             self._delivered_before = 0 if state is None else state.points
         self._is_open, self._left_said = True, False
 
     def ended(self, file: EndOfFile) -> None:
-        """The journal file has its end."""
+        """Called when the journal file has ended."""
         self._file, self._is_open = file, False
 
     def stop(self) -> None:
-        """Nothing is recorded any more, so there is nothing to wait for."""
+        """Called when nothing is recorded any more, so there is nothing to wait for."""
         self._off = True
 
     def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Wait for the uploader, which is told not to rest, with an eye on its well-being; whether it is done."""
+        """Wake the uploader, look after it, and wait for ``done()``; False on timeout, or if delivery has stopped."""
         deadline = time.monotonic() + seconds
         self._directory.wake()
         check_at = time.monotonic() + _CHECK_SECONDS
@@ -132,21 +132,21 @@ class DeliveryWatch:
         return state.stopped and state.trouble != self._old_trouble
 
     def say_news(self) -> None:
-        """Tell what the uploader has written down and was not told yet."""
+        """Report the uploader's news in the cursor that was not reported yet."""
         state = self._view.now()
         if state is not None:
             self._messages.server_news(state)
 
     def covered(self, sizes: Mapping[str, int]) -> bool:
-        """Whether journals of these sizes are on the server."""
+        """True if journal files of these sizes are on the server."""
         state = self._view.now()
         return state is not None and state.covers(sizes)
 
     def is_delivered(self) -> bool:
-        """Whether all of an ended run is on the server, its status too.
+        """True if all of an ended run is on the server, including its status.
 
-        Of one that another thread has re-opened since: all that there was when it ended. Of a higher rank than 0: what
-        it has recorded itself; the run's end is the business of rank 0. What can't be looked at is not delivered.
+        For a run that another thread has re-opened since: everything up to its end. On a rank above 0: its own records
+        only, since the run's end is up to rank 0. False if the run directory can't be read.
         """
         try:
             return self._is_delivered()
@@ -163,34 +163,34 @@ class DeliveryWatch:
         own = (file.own if file is not None else None) or {}
         if state is None or not state.covers(own):
             return False
-        wanted = self._directory.ending()  # which need not be as this process says: others may have their say, too
+        wanted = self._directory.ending()  # may differ from this process's end: other processes write theirs, too
         if wanted is None:
-            return bool(own)  # another process still records: what comes of that, and the run's end, is its business
+            return bool(own)  # another process still records: its records, and the run's end, are up to that process
         if state.status is None or not state.covers(self._directory.sizes()):
             return False
         closed = state.status != ending.RUNNING or wanted.status == ending.RUNNING
         return closed and (ended is None or state.status_time >= wanted.time)
 
     def is_awaited(self) -> bool:
-        """Whether something of an ended run is still to be delivered, and nobody was told yet."""
+        """True if something of an ended run is undelivered, and the user was not told yet."""
         ended = self._file is not None and not self._is_open
         return self.has_server and ended and not self._left_said and not self.is_delivered()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all of an ended run is on the server, and its side process has ended; whether it is."""
+        """Wait until all of an ended run is on the server and its side process has ended; True if it is delivered."""
         try:
             delivered = self.wait_until(self.is_delivered, seconds)
         except KeyboardInterrupt:
-            self.say_what_is_left()  # and interpreter exit does not wait again
+            self.say_what_is_left()  # after that, interpreter exit does not wait again
             raise
         if delivered:
-            self._left_said = True  # whatever other processes log into this run now, ours is delivered
+            self._left_said = True  # ours is delivered, even if other processes go on logging into this run
         if delivered and not self._is_open and self._file is not None and not self._file.end.provisional:
             self._supervisor.wait_for_end(_CHECK_SECONDS)
         return delivered
 
     def say_what_is_left(self) -> None:
-        """Tell the news, and what is not delivered with the command that delivers it."""
+        """Report the news, and undelivered records with the command that delivers them."""
         self.say_news()
         if not self._left_said and self.has_server and not self.is_delivered():
             self._left_said = True

@@ -1,9 +1,9 @@
-"""Values that lie on a device: copied from there without waiting for it, and recorded when the copy has arrived.
+"""Values on a device (GPU): copied from there without waiting for it, and recorded when the copy has arrived.
 
-Opt-in, ``MLOPS_DEVICE_VALUES=lazy``. To read a value from a GPU is to wait until the GPU has computed it; a loop that
+Opt-in, ``MLOPS_DEVICE_VALUES=lazy``. Reading a value from a GPU waits until the GPU has computed it; a loop that
 logs each step waits each step. Here the device is told to copy the value as it will be at this point of its work, and
-a thread waits instead. What has not arrived when the process dies is gone: the one exception to "a returned log call
-survives the process". Imports no framework: it asks the value itself.
+a thread waits instead. Values that have not arrived when the process dies are lost: the one exception to "a returned
+log call survives the process". Imports no framework: it uses the attributes of the value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlops_integrations.recording.recorder import Recorder
 from mlops_integrations.recording.values import NotANumberError
 
 MOST: Final = 1_000
-"""Values under way at most; further ones are waited for, as without this."""
+"""Greatest number of values under way; further ones are waited for, as without this option."""
 
 Arriving: TypeAlias = Callable[[], object]
 """Waits for a value's copy, and returns it."""
@@ -28,7 +28,7 @@ Arriving: TypeAlias = Callable[[], object]
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What one log call has left for later."""
+    """The values of one log call that are to be recorded later."""
 
     time: int
     values: list[tuple[str, Arriving, int]]
@@ -43,13 +43,13 @@ class DeviceValues:
         self._queue = BackgroundQueue("mlops-device-values", self._record)
         self._lock = threading.Lock()
         self._calls: set[Call] = set()
-        """Those under way: neither recorded nor given up."""
+        """Calls under way: neither recorded nor given up."""
         self._under_way = 0
-        """Their values."""
+        """Number of their values."""
         recorder.before_end = self.settle
 
     def leave(self, value: object) -> Arriving | None:
-        """How to get the value later; None where it is to be taken now."""
+        """Return a function that gets the value later; None if it is to be read now."""
         if self._recorder.off is not None or self._under_way >= MOST:
             return None
         return arriving(value)
@@ -63,7 +63,7 @@ class DeviceValues:
         self._queue.add(call)
 
     def settle(self, seconds: float) -> None:
-        """Wait until all is recorded. What has not arrived by then is given up, counted and said."""
+        """Wait until all is recorded. Values that have not arrived in time are given up, counted and reported."""
         if self._queue.wait(seconds):
             return
         with self._lock:
@@ -72,7 +72,7 @@ class DeviceValues:
         self._recorder.lose("device value that had not arrived at the end", lost)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all is recorded; whether it is."""
+        """Wait until all is recorded; False if ``seconds`` are not enough."""
         return self._queue.wait(seconds)
 
     def _record(self, call: Call) -> None:
@@ -98,7 +98,7 @@ class DeviceValues:
 
 
 class _Failed:
-    """A value whose device has failed: no number, for this reason."""
+    """A value whose device has failed: reading it raises NotANumberError with the reason."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -108,18 +108,18 @@ class _Failed:
 
 
 def arriving(value: object) -> Arriving | None:
-    """How to get a device's value later; None for what is here already, or can't be left: it is to be taken now."""
+    """Return a function that gets a device's value later; None if it is on the host, or has to be read now."""
     try:
         if hasattr(value, "copy_to_host_async"):
             return _from_jax(value)
         device = getattr(getattr(value, "device", None), "type", "cpu")
         return None if device == "cpu" else _from_torch(value, device)
-    except Exception:  # what can't be left for later says why when it is taken
+    except Exception:  # a value that can't be read later says why when it is read now
         return None
 
 
 def _from_torch(tensor: Any, device: str) -> Arriving | None:
-    """Copies into page-locked memory after what the device has to do before, and before what changes it later."""
+    """Copy into page-locked memory in stream order: after the work queued so far, before later changes of the value."""
     module = getattr(sys.modules["torch"], device)
     if tensor.numel() != 1:
         return None
@@ -127,7 +127,7 @@ def _from_torch(tensor: Any, device: str) -> Arriving | None:
     copy = tensor.new_empty(tensor.shape, device="cpu", pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
     copied = module.Event()
-    copied.record(module.current_stream(tensor.device))  # of several devices, the one that copies
+    copied.record(module.current_stream(tensor.device))  # of the device that copies: there may be several
 
     def get() -> object:
         copied.synchronize()
@@ -137,7 +137,7 @@ def _from_torch(tensor: Any, device: str) -> Arriving | None:
 
 
 def _from_jax(array: Any) -> Arriving | None:
-    """JAX's arrays do not change; one that was donated since raises when it is read, which is counted."""
+    """JAX's arrays are immutable; one that was donated since raises when it is read, which is counted."""
     if array.size != 1 or array.is_ready():
         return None
     array.copy_to_host_async()

@@ -1,6 +1,6 @@
-"""What the user is told, on stderr through the logger ``mlops_integrations``, each thing once.
+"""Messages to the user, on stderr through the logger ``mlops_integrations``, each of them once.
 
-No handler of ours: without any, Python prints warnings as they are. So everything is said at that level.
+We install no handler: without one, Python prints warnings as plain text. So every message is a warning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_OF_A_KIND: Final = 5
 
 
 class Messages:
-    """Tells about one run."""
+    """The messages about one run."""
 
     def __init__(self, directory: Path, *, quiet: bool, silent: bool = False) -> None:
         self._silent = silent
@@ -30,7 +30,7 @@ class Messages:
         self._said: set[str] = set()
 
     def once(self, what: str, message: str, *arguments: object) -> None:
-        """Warn, if nothing was said under the name ``what`` before."""
+        """Warn, unless a message with the name ``what`` was given before."""
         if what not in self._said and not self._silent:
             self._said.add(what)
             text = message % arguments if arguments else message
@@ -38,7 +38,7 @@ class Messages:
             logger.warning("mlops: %s", escaped(text))
 
     def once_per(self, what: str, about: str, message: str, *arguments: object, every: bool = False) -> None:
-        """As ``once``, for each of the first few things that it is about; with ``every``, for each of them."""
+        """As ``once``, but for each of the first few values of ``about``; with ``every``, for each of them."""
         if every or not about or sum(said.startswith(f"{what}: ") for said in self._said) < _MOST_OF_A_KIND:
             self.once(f"{what}: {about}", message, *arguments)
 
@@ -63,7 +63,7 @@ class Messages:
         self.once("where", "recording %s in %s %s", label, self._directory, goes)
 
     def server_news(self, state: Cursor) -> None:
-        """What the cursor tells that was not said yet: the link, trouble, refusals."""
+        """Report news in the cursor that was not reported yet: the link, trouble, refusals."""
         if state.url is not None and not self._quiet:
             self.once("link", "view run at %s", state.url)
         for note in state.notes:
@@ -109,12 +109,12 @@ class Messages:
             )
 
     def undelivered(self, delivered: int, total: int, destination: str | None, *, named: bool = True) -> None:
-        """The last line of a run that is not all delivered, with the command that delivers the rest.
+        """Give the last line of a run that is not all delivered, with the command that delivers the rest.
 
         Args:
-            delivered: points.
-            total: points.
-            destination: where it goes.
+            delivered: number of points that are delivered.
+            total: number of points that were logged.
+            destination: the server's URI.
             named: whether the environment names that server, too; else the command has to, or it sends no credentials.
         """
         to = None if named else destination

@@ -1,4 +1,4 @@
-"""Takes in what users hand to log calls: turns it into what the journal keeps, and says what could not be taken."""
+"""Converts the arguments of metric calls into journal records, and reports values that can't be converted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MetricInput:
     def __init__(self, recorder: Recorder, earlier: Sequence[Path] = ()) -> None:
         self._recorder = recorder
         self.steps: dict[str, int] = {}
-        """Each key's last step."""
+        """The last step of each key."""
         self._device: DeviceValues | None = None
         if recorder.settings.device_values == "lazy":
             self._device = DeviceValues(recorder, self.number)
@@ -28,7 +28,7 @@ class MetricInput:
         """Journal files of a resumed run, to be read when a step is left out for the first time."""
 
     def metrics(self, metrics: Mapping[Any, object], step: object, timestamp: object, now: int) -> Metrics:
-        """What a log call hands in, as a record; what can't be taken is left out, counted and said."""
+        """Return a call's metrics as a record; values that are not numbers are left out, counted and reported."""
         if type(step) is not int or not values.INT64_MIN <= step <= values.INT64_MAX:
             step = self.step(step)
         at = now if timestamp is None else self.time(timestamp, now)
@@ -41,9 +41,8 @@ class MetricInput:
                 continue
             name = key if type(key) is str else values.text(key)
             if step is None:
-                own = self.next_step(
-                    name
-                )  # noted there, under the lock: another thread may have taken later ones since
+                # Stored there, under the lock: another thread may have taken later steps since.
+                own = self.next_step(name)
             else:
                 own = self.steps[name] = step
             if arriving is not None:
@@ -55,11 +54,11 @@ class MetricInput:
         return Metrics(at, kept)
 
     def settle(self, seconds: float) -> bool:
-        """Wait until every value that lay on a device is recorded; whether it is."""
+        """Wait until every value that lay on a device is recorded; False if ``seconds`` are not enough."""
         return self._device is None or self._device.wait(seconds)
 
     def step(self, step: object) -> int | None:
-        """The step as an integer of 64 bits; None where each key's next one is to be taken."""
+        """Return the step as an integer of 64 bits; None if each key's next step is to be taken."""
         if step is None:
             return None
         try:
@@ -73,7 +72,7 @@ class MetricInput:
         return number
 
     def next_step(self, key: str) -> int:
-        """One past the key's last step, from 0; taken by the call that asks."""
+        """Take and return the key's next step: one past its last one, from 0."""
         with self._recorder.lock:
             if self._earlier:
                 self.steps = last_steps(self._earlier) | self.steps
@@ -82,7 +81,7 @@ class MetricInput:
             return number
 
     def time(self, timestamp: object, now: int) -> int:
-        """The timestamp in ms since 1970, or ``now`` where it is none."""
+        """Return the timestamp in ms since 1970; ``now``, with a warning, if it is not one."""
         try:
             number, _ = values.step_number(timestamp)
         except NotANumberError:
@@ -94,7 +93,7 @@ class MetricInput:
         return number
 
     def number(self, key: object, value: object) -> Value | None:
-        """The value; None, counted and said, where it is no number."""
+        """Return the value as a number; None, counted and reported, if it is not one."""
         try:
             return values.number(value)
         except NotANumberError as error:
@@ -104,7 +103,7 @@ class MetricInput:
 
 
 def last_steps(journals: list[Path]) -> dict[str, int]:
-    """Each key's last step in these files."""
+    """Return the last step of each key in these files."""
     steps: dict[str, int] = {}
     for path in journals:
         reader = JournalReader(path)

@@ -1,6 +1,6 @@
-"""Notebooks: there the process outlives the training, so a cell that fails ends the runs that were opened in it.
+"""Notebooks: the process outlives the training, so a cell that fails ends the runs that were opened in it.
 
-IPython's own events tell of a cell's end. Nothing is registered before a run is opened, and nothing outside IPython.
+IPython's own events report a cell's end. Nothing is registered before a run is opened, and nothing outside IPython.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _watched: Final[list[object]] = []
 
 
 def shell() -> Any:
-    """The IPython shell that this process runs, or None. Many a library imports IPython in a mere script."""
+    """Return the IPython shell of this process, or None. That IPython is imported proves nothing: libraries do it."""
     get = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return None if get is None else get()
 
 
 def opened(recorder: Recorder) -> None:
-    """A run was opened, or re-opened: if that is in a notebook's cell, it is known by the cell's end."""
+    """Called when a run was opened or re-opened, maybe in a notebook's cell; no effect outside IPython."""
     current = shell()
     if current is None:
         return
@@ -36,7 +36,7 @@ def opened(recorder: Recorder) -> None:
 
 
 def forget() -> None:
-    """In a forked child: the cell is its parent's."""
+    """In a forked child: forget the cell, which is the parent's."""
     _opened_in_cell.clear()
     _watched.clear()
 

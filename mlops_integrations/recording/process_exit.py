@@ -1,6 +1,6 @@
-"""The runs of this process, from their start to its end: which is active, what a fork and interpreter exit do to them.
+"""The runs opened in this process: ends them at interpreter exit, and disowns them in a forked child.
 
-We install no signal handler and no exception hook. Exit is seen by ``atexit``, a fork by the interpreter's own hook.
+We install no signal handler and no exception hook. ``atexit`` reports the exit, ``os.register_at_fork`` a fork.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FORGET_ABOVE: Final = 64
 
 _recorders: Final[list[Recorder]] = []
-"""Open ones, and those that ended with something left to deliver, in the order of their opening."""
+"""Runs in the order of their opening. From 64 on, ended ones with nothing left to deliver are removed."""
 
 _everyone: Final[weakref.WeakSet[Recorder]] = weakref.WeakSet()
 _seen_to: Final[list[object]] = []
@@ -30,7 +30,7 @@ _seen_to: Final[list[object]] = []
 
 
 def opened(recorder: Recorder) -> None:
-    """A recording has opened, or re-opened."""
+    """Called when a run was opened or re-opened."""
     if recorder in _recorders:
         _recorders.remove(recorder)
     if len(_recorders) >= _FORGET_ABOVE:
@@ -44,7 +44,7 @@ def opened(recorder: Recorder) -> None:
 
 
 def uncaught_exception() -> BaseException | None:
-    """The exception that is ending this process, if one does; None in an interactive interpreter, which outlives it."""
+    """Return the exception that is ending this process, or None. An interactive interpreter outlives it: None, too."""
     if hasattr(sys, "ps1") or notebook.shell() is not None:
         return None
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
@@ -52,7 +52,7 @@ def uncaught_exception() -> BaseException | None:
 
 
 def _see_multiprocessing_exit() -> None:
-    """What ``multiprocessing`` has forked ends without the interpreter's exit: only its own finalizers are called."""
+    """Register a finalizer: processes of ``multiprocessing`` may end without ``atexit``, calling only finalizers."""
     process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
     if process is not None and util is not None and process.parent_process() is not None and not _seen_to:
         _seen_to.append(util.Finalize(None, _at_exit, exitpriority=1))
@@ -66,7 +66,7 @@ def _at_exit() -> None:
     for recorder in _recorders.copy():
         try:
             recorder.end(status, reason, provisional=True, seconds=max(0.0, before - time.monotonic()))
-        except Exception as failure:  # of one run: the others are to be ended all the same
+        except Exception as failure:  # of one run: the others must be ended all the same
             recorder.lose("internal error", 1, f"the run's end was not recorded: {failure!r}")
     waiting = [recorder for recorder in _recorders if recorder.delivery.is_awaited()]
     deadline = time.monotonic() + max((known.settings.finish_timeout for known in waiting), default=0.0)
@@ -75,7 +75,7 @@ def _at_exit() -> None:
         for recorder in waiting:
             recorder.delivery.wait(deadline - time.monotonic())
     except KeyboardInterrupt:
-        pass  # a second Ctrl-C: no more waiting; what is left is said below
+        pass  # a second Ctrl-C: no more waiting; undelivered records are reported below
     for recorder in waiting:
         recorder.delivery.say_what_is_left()
     for recorder in _recorders.copy():
@@ -87,7 +87,7 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    """In the child: its parent's runs are not its own. Touches no lock, starts nothing, says nothing."""
+    """In the child: disown the parent's runs. Touches no lock, starts nothing, prints nothing."""
     _recorders.clear()
     _seen_to.clear()
     notebook.forget()

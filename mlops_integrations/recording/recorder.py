@@ -1,4 +1,4 @@
-"""The recorder behind a ``Run``: its journal file, what was lost, its end, and the supervisor of its delivery.
+"""The recorder behind a ``Run``: its journal file, its losses, its end, and the supervisor of its delivery.
 
 Knows how to keep records and what to tell the user; knows nothing of metrics, parameters and frameworks.
 """
@@ -34,7 +34,7 @@ NO_DIRECTORY: Final = "no directory can be written"
 
 
 class Recorder:
-    """One run as this process records it. ``off`` says why it does not, if so."""
+    """Records one run in this process. ``off`` is the reason why it does not, or None."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Recorder:
         self.messages = Messages(run.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
         self.view = CursorView(run.path, settings.tracking_uri)
         self.look_at = 0
-        """When to look for news again, in ms since 1970: log calls compare it with their own time.
+        """Time (ms since 1970) of the next periodic check; each log call compares the current time with it.
 
-        More than ``LOOK_MS`` away it is due, too: the clock was set back.
+        The check is also due if this is more than ``LOOK_MS`` away: the clock was set back.
         """
         self.when_opened: Callable[[], None] | None = None
         """Called once, when a journal file has been opened."""
         self.before_end: Callable[[float], None] | None = None
-        """Called before the end is written, with the seconds that it may take: what is still to be recorded."""
+        """Called before the end is written, to record pending values; gets the seconds that it may take."""
         self._supervisor = Supervisor(run, settings)
         self.delivery = DeliveryWatch(
             run, self.view, settings, self.messages, self._supervisor, spec.rank, off is not None, self._logged
@@ -69,34 +69,34 @@ class Recorder:
         self._writer: JournalWriter | None = None
         self._end: End | None = None
         self._not_before = 0
-        """Times of ours are later than this run's ends so far, whatever the clock says: the last end counts."""
+        """Least time (ms) of our header and end, whatever the clock says: after earlier ends, as the last counts."""
         self._before: End | None = None
-        """How it had ended before it was re-opened."""
+        """The run's end before it was re-opened."""
         self._losses: dict[str, int] = {}
         self._losses_written = 0
         self._points = 0
         self._points_before = 0
         self._in_training = 0
         self.training_error: tuple[str, str | None] | None = None
-        """Status and reason of the training that ended last, if that was not well."""
+        """Status and reason of the training that ended last, if it did not end well."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the run has not ended."""
+        """True while the run is recorded and has not ended."""
         return self.off is None and self._end is None
 
     @property
     def is_reopened(self) -> bool:
-        """Whether it has ended before, and something was logged since."""
+        """True if the run had ended before it was opened last."""
         return self._before is not None
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is the copy of a run in a forked process, where it does nothing."""
+        """True for the copy of a run in a forked process, where it does nothing."""
         return self.off == FORKED
 
     def open(self) -> None:
-        """Open a journal file of our own in the run directory, and see that it is delivered.
+        """Open a journal file of our own in the run directory, and start its delivery.
 
         Raises:
             OSError: the run directory can't be written.
@@ -126,17 +126,17 @@ class Recorder:
             tell()
 
     def begin(self) -> None:
-        """Open, unless that is done; what can't be opened is counted and said."""
+        """Open the run, unless it was opened before; a failure is reported, not raised."""
         if self.off is None and self._end is None:
             self._reopened(0)
 
     def reopen(self) -> None:
-        """An ended run goes on; nothing where it has not ended."""
+        """Re-open an ended run, or open one that was not opened yet; no effect on an open one."""
         if self.off is None:
             self._reopened(0)
 
     def say_where(self) -> None:
-        """Tell where the run is recorded and where it goes, unless that was said."""
+        """Report where the run is recorded and where it goes, once."""
         if self.off is None:
             spec = self.spec
             experiment = f"id {spec.experiment_id}" if spec.experiment_id else spec.experiment_name
@@ -144,7 +144,7 @@ class Recorder:
             self.messages.started(label, self.settings.tracking_uri, experiment, delivers=self.delivery.has_server)
 
     def append(self, record: Record | Points, count: int, *, points: bool = False) -> None:
-        """Write a record of ``count`` items, re-opening an ended run. What is not kept is counted and said."""
+        """Write a record of ``count`` items, re-opening an ended run. Items that are lost are counted and reported."""
         writer = self._writer or self._reopened(count)
         if writer is None:
             return
@@ -178,25 +178,25 @@ class Recorder:
             return self._writer
 
     def lose(self, reason: str, count: int, detail: str = "", about: str = "", *, every: bool = False) -> None:
-        """Count what is not kept, and say it the first time.
+        """Count items that are not kept, and report the reason the first time.
 
         Args:
-            reason: to count by.
-            count: how many.
-            detail: what is said besides the reason.
-            about: the thing, such as a metric's name; it is said for each of the first few.
-            every: say it for each thing, however many there are.
+            reason: the key to count by.
+            count: number of items.
+            detail: a text that is reported besides the reason.
+            about: the item, such as a metric's name; the first few are reported each.
+            every: report each item, however many there are.
         """
         self._losses[reason] = self._losses.get(reason, 0) + count
         text = f"not kept: {reason}" + (f" ({detail[:300]})" if detail else "")
         self.messages.once_per(reason, about, "%s", text, every=every)
 
     def swallow(self, error: Exception) -> None:
-        """Our own failure at the border to the training: counted, and said once."""
+        """Count an internal error, which must not reach the training, and report it once."""
         self.lose("internal error", 1, f"training goes on: {type(error).__name__}: {error}")
 
     def look(self, now: int) -> None:
-        """Every few seconds: is the side process well, is the directory there, what is the news?"""
+        """Check, every few seconds, that the directory exists and the side process is well, and report news."""
         self.look_at = now + LOOK_MS
         writer = self._writer
         if writer is None:
@@ -209,9 +209,9 @@ class Recorder:
         self._write_losses(writer)
 
     def _is_deleted(self, writer: JournalWriter) -> bool:
-        """Whether the journal was deleted under us: from here on everything is lost, and there is nothing to wait for.
+        """True if our journal file was deleted: from here on everything is lost, and there is nothing to wait for.
 
-        The directory is not made again: whoever deleted it had their reason.
+        The directory is not made again: it was deleted for a reason.
         """
         if writer.exists():
             return False
@@ -227,18 +227,18 @@ class Recorder:
     # -- ending -------------------------------------------------------------------------------------------------
 
     def training_began(self) -> None:
-        """A training has begun: if it has not ended when the interpreter exits, the run is FAILED."""
+        """Called when a training has begun: if it has not ended when the interpreter exits, the run is FAILED."""
         self._in_training += 1
         self.training_error = None
         self.reopen()
 
     def training_ended(self, status: str = ending.FINISHED, reason: str | None = None) -> None:
-        """The training that began last has ended so."""
+        """Called when the training that began last has ended, with its status and reason."""
         self._in_training = max(0, self._in_training - 1)
         self.training_error = None if status == ending.FINISHED else (status, reason)
 
     def end(self, status: str, reason: str | None, *, provisional: bool = False, seconds: float | None = None) -> None:
-        """Write the last record of this journal file, unless that is done; ``seconds`` bound what must come before."""
+        """Write the last record of this journal file, unless that is done; ``before_end`` may take ``seconds``."""
         if self.before_end is not None and self.is_open:
             self.before_end(self.settings.finish_timeout if seconds is None else seconds)
         with self.lock:
@@ -249,14 +249,14 @@ class Recorder:
                 return
             if provisional and status == ending.FINISHED:
                 if self.training_error is not None:
-                    # The exit says nothing: a framework has turned what ended its training into a mere exit.
+                    # The exit says nothing: a framework has turned the error that ended its training into an exit.
                     status, reason = self.training_error
                 elif self._in_training:
                     status, reason = ending.FAILED, ending.NOT_ENDED
                 elif self._before is not None:
-                    # Something was logged after the run had ended, which changes nothing about how it had.
+                    # Something was logged after the run had ended, which does not change how it ended.
                     status, reason = self._before.status, self._before.reason
-            self._losses_written = 0  # once more, near the end, where those look who do not read it all
+            self._losses_written = 0  # once more, near the end, for readers of the file's tail only
             self._write_losses(writer)
             self._end = End(max(now_ms(), self._not_before), status, reason, provisional, self._points)
             self._not_before = self._end.time + 1
@@ -279,7 +279,7 @@ class Recorder:
         return EndOfFile(end, own if self.spec.rank > 0 else sizes, own if kept else None)
 
     def _say_losses(self) -> None:
-        """At the end of a journal file: the counts by reason; the next file counts from 0."""
+        """Report the losses by reason at the end of a journal file; the next file counts from 0."""
         lost = {reason: count for reason, count in self._losses.items() if count}
         if sum(lost.values()) > 1:  # a single one was said when it happened
             self.messages.always("not kept in all: %s", ", ".join(f"{count:,} x {why}" for why, count in lost.items()))
@@ -296,10 +296,10 @@ class Recorder:
         Args:
             status: "FINISHED", "FAILED" or "KILLED".
             reason: why.
-            timeout: seconds to wait at most; 0 waits for nothing. Default: ``MLOPS_FINISH_TIMEOUT``.
+            timeout: seconds to wait at most; with 0 only ``before_end`` may wait. Default: ``MLOPS_FINISH_TIMEOUT``.
 
         Returns:
-            Whether everything is acknowledged.
+            True if everything is acknowledged.
         """
         seconds = self.settings.finish_timeout if timeout is None else timeout
         began = time.monotonic()
@@ -311,7 +311,7 @@ class Recorder:
         return delivered
 
     def disown(self) -> None:
-        """In a forked child: from here on this run is the parent's alone. Touches no lock of the parent."""
+        """In a forked child: stop recording, as the run is the parent's alone. Touches no lock of the parent."""
         self.lock = threading.RLock()
         self.off = self.off or FORKED
         self.delivery.stop()

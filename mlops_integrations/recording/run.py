@@ -1,6 +1,6 @@
-"""``Run``: what users and integrations call. A log call appends to the journal and returns, without any server.
+"""``Run``, the class that users and integrations call. A log call appends to the journal; it waits for no server.
 
-Inside training nothing here raises because of tracking: what can't be kept is counted by reason and said once.
+Inside training nothing here raises because of tracking: losses are counted by reason and reported once.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _text(self: Run, key: str, value: object) -> None: ...
 class Run:
     """One run: recorded on disk at once, delivered in the background. Made by ``start_run``.
 
-    A context manager: leaving the block ends the run with the status that tells how. Several threads may log at the
-    same time. In a forked child it does nothing, and says so; unpickled, it records into the same run through a
+    A context manager: leaving the block ends the run as FINISHED, FAILED or KILLED. Several threads may log at the
+    same time. In a forked child it does nothing, with a warning; unpickled, it records into the same run through a
     journal file of its own.
     """
 
@@ -69,7 +69,7 @@ class Run:
         off: str | None = None,
         earlier: Sequence[Path] = (),
     ) -> None:
-        """``earlier``: journal files of other processes, after whose last steps a step that is left out goes on."""
+        """``earlier``: journal files of other processes; a step that is left out continues after their last steps."""
         self._recorder = Recorder(spec, directory, settings, off, process_exit.opened)
         self._metric_input = MetricInput(self._recorder, earlier)
         self._params: dict[str, str] = {}
@@ -97,13 +97,13 @@ class Run:
 
     @property
     def url(self) -> str | None:
-        """Where to look at the run; None while it is not on a server."""
+        """The link to the run in the server's web pages; None while there is none."""
         state = self._recorder.view.now()
         return None if state is None else state.url
 
     @property
     def is_open(self) -> bool:
-        """Whether the run has not ended."""
+        """True while the run is recorded and has not ended."""
         return self._recorder.is_open
 
     def __repr__(self) -> str:
@@ -123,7 +123,7 @@ class Run:
 
         Args:
             metrics: names and values: Python and NumPy numbers, booleans (1.0 and 0.0), arrays and tensors of one
-                element. NaN and infinities are kept. What is no number is dropped, counted and said.
+                element. NaN and infinities are kept. Values that are not numbers are dropped, counted and reported.
             step: an integer of 64 bits. Default: one past the key's last step, from 0.
             timestamp: ms since 1970. Default: now.
             extra: arguments that other trackers accept and we do not: ignored, with one warning.
@@ -134,7 +134,7 @@ class Run:
             record: Points | Metrics | None = None
             plain = type(metrics) is dict and timestamp is None and not extra and not unknown
             if plain and type(step) is int and values.INT64_MIN <= step <= values.INT64_MAX:
-                # Nearly every call: nothing is to be converted, nothing to be said, the dict is written as it is.
+                # Nearly every call: nothing to convert, nothing to report, the dict is written as it is.
                 steps = self._metric_input.steps
                 for key, value in metrics.items():
                     if type(value) is not float or value - value != 0.0 or type(key) is not str:
@@ -175,7 +175,7 @@ class Run:
 
         Args:
             params: names and values of any kind, kept as ``str(value)``; nested mappings are flattened with ``/``.
-                The same value again is no news; another value is not kept, but counted and said.
+                The same value again is ignored; another value is not kept, but counted and reported.
             extra: arguments that other trackers accept and we do not: ignored, with one warning.
             unknown: keywords of that kind, ignored in the same way.
         """
@@ -208,7 +208,7 @@ class Run:
 
     @never_raising
     def set_tags(self, tags: Mapping[str, object], *extra: object, **unknown: object) -> None:
-        """Set tags: names and values of any kind, kept as ``str(value)``. The last value of a name stands."""
+        """Set tags: names and values of any kind, kept as ``str(value)``. The last value of a name wins."""
         if extra or unknown:
             call_style.say_left_out(self._recorder, "set_tags", extra, unknown)
         if not hasattr(tags, "items"):
@@ -240,16 +240,16 @@ class Run:
         """Keep a copy of a file, or of every file below a directory, as it is now.
 
         Args:
-            local_path: the file or directory. In a directory run directories, links to directories, and what is no
-                file (a FIFO, a device) are left out, and said. What is no path is refused, counted and said.
-            artifact_path: where among the run's artifacts it belongs; a relative path without ``..``.
+            local_path: the file or directory. In a directory, run directories, links to directories, FIFOs and devices
+                are left out, with a warning. An argument that is not a path is refused, counted and reported.
+            artifact_path: the directory among the run's artifacts; a relative path without ``..``.
             extra: arguments that other trackers accept and we do not: ignored, with one warning.
             wait: False returns at once, and copies in the background. A file that is overwritten in place meanwhile
-                (not one that is deleted or replaced) is lost, counted and said.
+                is lost, counted and reported; one that is deleted or replaced only if it can't be hard-linked.
             unknown: keywords of that kind, ignored in the same way.
 
-        Sent through the server, or into its artifact directory if that is on this machine, after everything else.
-        Where there is no such way (object stores, for now) they stay in ``directory / "artifacts"``, and it is said.
+        Artifacts are sent after everything else: through the server, or into its artifact directory if that is on this
+        machine. Where neither works (object stores, for now) they stay in ``directory / "artifacts"``, with a message.
         """
         if extra or unknown:
             call_style.say_left_out(self._recorder, "log_artifact", extra, unknown)
@@ -264,7 +264,7 @@ class Run:
             timeout: seconds to wait at most.
 
         Returns:
-            Whether it is. Without a server: False, at once.
+            True if it is. Without a server: False, at once.
         """
         recorder = self._recorder
         if not recorder.delivery.has_server:
@@ -279,7 +279,7 @@ class Run:
         return recorder.delivery.wait_until(lambda: recorder.delivery.covered(sizes), deadline - time.monotonic())
 
     def wait(self, timeout: float = 10.0) -> str | None:
-        """Wait until the run is on the server; its id there, or None if it is not within ``timeout`` seconds."""
+        """Wait until the run is on the server; return its id there, or None after ``timeout`` seconds."""
         if self._recorder.delivery.has_server:
             self._recorder.delivery.wait_until(lambda: self.run_id is not None, timeout)
         return self.run_id
@@ -295,7 +295,7 @@ class Run:
                 still computes (``MLOPS_DEVICE_VALUES=lazy``) are waited for, up to ``MLOPS_FINISH_TIMEOUT``.
 
         Returns:
-            Whether everything is acknowledged. What is not stays on disk; the command that delivers it is printed.
+            True if everything is acknowledged. The rest stays on disk; the command that delivers it is printed.
 
         Raises:
             ValueError: a run can't end with this status.
@@ -315,7 +315,7 @@ class Run:
             return
         status, reason = (ending.FINISHED, None) if error is None else ending.of_exception(error)
         if isinstance(error, SystemExit) and self._recorder.training_error is not None:
-            # A framework has turned what ended its training into an exit, which says less (and may have code 0).
+            # A framework has turned the error that ended its training into an exit, which says less (or has code 0).
             status, reason = self._recorder.training_error
         self._recorder.close(status, reason)
 
@@ -328,7 +328,7 @@ class Run:
 
     @never_raising
     def _log_one(self, call: str, given: tuple[object, ...], named: Mapping[str, object]) -> None:
-        """A call about one key, in whatever style: never an error, never lost unsaid."""
+        """Handle a one-key call in any style: never raises, and reports a call that it can't record."""
         understood = call_style.understood(self._recorder, call, given, named, lambda: {None, self.uid, self.run_id})
         if understood is None:
             return
@@ -344,7 +344,7 @@ class Run:
         return self
 
     def __deepcopy__(self, _: object) -> Run:
-        """The same run: frameworks copy callbacks, and a second writer in this process would never be ended."""
+        """Return the same run: frameworks copy callbacks, and a second writer in this process would never be ended."""
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -361,11 +361,11 @@ class Run:
 
 
 def recorder_of(run: Run) -> Recorder:
-    """The recorder behind a run, for what begins and ends runs inside the package; users have no need of it."""
+    """Return the recorder behind a run, for code of this package that begins and ends runs; not for users."""
     return run._recorder
 
 
 def adopted(run: Run) -> Run:
-    """The run of a parent process, in the forked process that goes on with it, by a journal file of its own."""
+    """Return a parent process's run for the forked process that continues it, with a journal file of its own."""
     recorder = recorder_of(run)
     return Run(recorder.spec, recorder.run, recorder.settings)

@@ -29,7 +29,7 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 
 _ids_taken: Final[set[str]] = set()
-"""Run ids of the environment that a run of this process goes on with already."""
+"""Ids that runs of this process resume already: one from the environment is used once."""
 
 
 def new_uid() -> str:
@@ -38,13 +38,13 @@ def new_uid() -> str:
 
 
 def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient: bool, opened: bool) -> Run:
-    """Make a run with its directory, or find the directory of the one that goes on.
+    """Make a run with its directory, or find the directory of the run to resume.
 
     Args:
         chosen: the settings.
         options: keywords of ``start_run``.
         uid: the run's uid, if it is a new one.
-        lenient: fall back to another directory, or to a new run, where the named one is of no use.
+        lenient: fall back to another directory, or to a new run, if the named one can't be used.
         opened: open a journal file at once.
 
     Raises:
@@ -75,7 +75,7 @@ def make_run(chosen: Settings, options: Mapping[str, Any], uid: str, *, lenient:
 
 
 def announce(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> None:
-    """Make a run the active one, say where it is recorded, and record the parameters and tags that its maker gave."""
+    """Make a run the active one, report where it is recorded, and record its first parameters and tags."""
     active_runs.started(run, by_user=by_user)
     recorder_of(run).say_where()
     run.set_tags(launch.job_tags() | dict(options.get("tags") or {}))
@@ -83,7 +83,7 @@ def announce(run: Run, options: Mapping[str, Any], *, by_user: bool = False) -> 
 
 
 def make_spec(chosen: Settings, uid: str, name: str | None, parent: Run | str | None) -> RunSpec:
-    """What run this is, for the first lines of its journal."""
+    """Return the run's description for the first lines of its journal."""
     source_name, source_type = launch.source()
     spec = RunSpec(
         uid=uid,
@@ -102,7 +102,7 @@ def make_spec(chosen: Settings, uid: str, name: str | None, parent: Run | str | 
 
 
 def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDirectory | None:
-    """The run directory to go on in, if this machine has it."""
+    """Return the directory of the run to resume, if this machine has it."""
     if isinstance(resume, Run):
         return RunDirectory(resume.directory)
     if chosen.resume is None or (resume is None and chosen.resume in _ids_taken):
@@ -122,7 +122,7 @@ def _find(chosen: Settings, resume: Run | str | None, *, lenient: bool) -> RunDi
 
 
 def _server_run(chosen: Settings, resume: Run | str | None) -> str | None:
-    """The server's run to go on with; the environment's only once in a process."""
+    """Return the server's id of the run to resume; the one of the environment only once in a process."""
     wanted = chosen.resume
     taken = resume is None and wanted in _ids_taken
     return None if not wanted or taken or wanted.startswith(UID_PREFIX) else wanted
@@ -131,14 +131,14 @@ def _server_run(chosen: Settings, resume: Run | str | None) -> str | None:
 def _known(known: RunDirectory, chosen: Settings) -> Run:
     first = known.spec()
     if chosen.tracking_uri is None and first.tracking_uri is not None and chosen.mode == "offline":
-        # Nothing was said of a server this time: the run goes where it went before.
+        # No server was named this time: the run goes to the one of before.
         chosen = replace(chosen, tracking_uri=first.tracking_uri)
     known.reserve()
     return Run(structs.replace(first, tracking_uri=chosen.tracking_uri), known, chosen, earlier=known.journals())
 
 
 def _made_elsewhere(spec: RunSpec, chosen: Settings, error: OSError, *, opened: bool) -> Run:
-    """A private directory for temporary files, where the default one can't be written; failing that, none."""
+    """Make the run in a private temporary directory, as the chosen one can't be written; failing that, in none."""
     try:
         root = Path(tempfile.mkdtemp(prefix="mlops_runs-"))
         root.chmod(0o700)  # a strange umask would keep even its owner out

@@ -32,7 +32,7 @@ def start_run(
     """Begin a run, recorded on disk from this moment and delivered in the background.
 
     Args:
-        experiment_name: created if the server has none of it. Default: ``MLFLOW_EXPERIMENT_NAME``, then "Default".
+        experiment_name: created if the server does not have it. Default: ``MLFLOW_EXPERIMENT_NAME``, then "Default".
         experiment_id: the server's id, instead of the name. Default: ``MLFLOW_EXPERIMENT_ID``.
         run_name: Default: the script's name.
         tracking_uri: ``http(s)://host[:port][/prefix]``. Default: ``MLFLOW_TRACKING_URI``. Without either, the run is
@@ -56,7 +56,7 @@ def start_run(
 
 
 def check(options: Mapping[str, Any]) -> Settings:
-    """The settings that these keywords of ``start_run`` and the environment make.
+    """Return the settings from these keywords of ``start_run`` and the environment.
 
     Raises:
         ValueError: a keyword is unknown, or a value makes no sense.

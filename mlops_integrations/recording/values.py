@@ -1,4 +1,4 @@
-"""What users hand in, turned into what the journal keeps. Imports no library of numbers: it asks the value itself."""
+"""Converts logged values into the journal's types. Imports no numeric library: it uses the value's own methods."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from mlops_integrations.journal.records import (
     Tags,
     Value,
     not_handled,
+    spell,
 )
 
 INT64_MAX: Final = 2**63 - 1
@@ -35,7 +36,7 @@ class NotANumberError(ValueError):
 
 
 def number(value: object) -> Value:
-    """A finite float, or the word for what is not finite.
+    """Return a finite float, or the word for NaN or an infinity.
 
     Takes Python numbers, booleans (1.0, 0.0), NumPy scalars, and arrays and tensors of one element.
 
@@ -63,20 +64,11 @@ def _as_float(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def spell(value: float) -> Value:
-    """The float itself, or "NaN", "Infinity", "-Infinity": JSON has no numbers for these."""
-    if value - value == 0.0:
-        return value
-    if value != value:
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
 def step_number(step: object) -> tuple[int, bool]:
-    """A step as an integer of 64 bits, and whether it was one already in substance.
+    """Return a step as an integer of 64 bits, and whether it was a whole number.
 
     Raises:
-        NotANumberError: it is no number, or does not fit.
+        NotANumberError: it is not a finite number, or does not fit.
     """
     exact = True
     try:
@@ -116,7 +108,7 @@ def text(value: object) -> str:
 
 
 def well_formed(record: Record | Points) -> Record | Points:  # noqa: RET503 - the last case does not return
-    """The same record with text that can be written: half surrogate pairs are spelled out."""
+    """Return the same record with text that can be written: lone surrogates are escaped."""
     match record:
         case Metrics():
             return Metrics(record.time, [(text(key), value, step) for key, value, step in record.values])
@@ -126,18 +118,18 @@ def well_formed(record: Record | Points) -> Record | Points:  # noqa: RET503 - t
             return type(record)(record.time, {text(key): text(value) for key, value in record.values.items()})
         case Artifact():
             return Artifact(record.time, text(record.file), text(record.path), record.size)
-        case Header() | RunSpec() | Losses() | End():  # their texts are ours, or were made so
+        case Header() | RunSpec() | Losses() | End():  # their texts are ours, or were made well-formed
             return record
         case _:
             not_handled(record)
 
 
 def well_formed_spec(spec: RunSpec) -> RunSpec:
-    """The same of a run: file names are bytes, and a script's need not be Unicode.
+    """Do the same for a run's description: file names are bytes, and a script's need not be Unicode.
 
     Raises:
         ValueError: a field is not of its type.
     """
     formed = {name: text(value) for name, value in structs.asdict(spec).items() if isinstance(value, str)}
-    # Whatever else got in would be written, and never be read again.
+    # Checks the types: a value of another type would be written, but could not be read again.
     return _spec_decoder.decode(msgspec.json.encode(structs.replace(spec, **formed)))

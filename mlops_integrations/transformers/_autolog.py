@@ -1,4 +1,4 @@
-"""Autologging of the Hugging Face Trainer: a callback in each new one. Nothing lets others add it: it is wrapped."""
+"""Autologging of the Hugging Face Trainer: wraps ``Trainer.__init__`` to add a callback, as there is no other way."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _options: Final[dict[str, Any]] = {}
 
 
 def switch_on(options: Mapping[str, Any]) -> None:
-    """Record each Trainer that is made from now on, by these keywords of ``start_run``."""
+    """Record each Trainer that is made from now on, with these keywords of ``start_run``."""
     _options.clear()
     _options.update(options)
     patching.wrap_method(Trainer, "__init__", before=_before_init)
 
 
 def switch_off() -> None:
-    """Have ``Trainer.__init__`` be as it was."""
+    """Restore ``Trainer.__init__``."""
     patching.unwrap_method(Trainer, "__init__", before=_before_init)
 
 
@@ -40,6 +40,6 @@ def _before_init(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _is_ours(callback: Any) -> bool:
-    """Whether this is a callback of ours, or its class: Trainers take both."""
+    """True for a callback of ours, or its class: Trainers take both."""
     is_class = isinstance(callback, type) and issubclass(callback, MLOpsCallback)
     return is_class or isinstance(callback, MLOpsCallback)

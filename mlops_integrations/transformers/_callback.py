@@ -1,12 +1,12 @@
 """Hugging Face Trainer: ``Trainer(callbacks=[MLOpsCallback()])``, or ``report_to="mlops"`` once this is imported.
 
-Records what the Trainer logs: ``train/loss``, ``eval/loss``, ``test/loss`` at its global step, what tells of a whole
+Records the Trainer's logs: ``train/loss``, ``eval/loss``, ``test/loss`` at its global step, values about a whole
 training or evaluation (``summary/train_runtime``) apart from the curves; its arguments, the model's configuration
-(``model/...``) and adapters (``peft/...``) as parameters. A search for hyperparameters is a run, each trial its child.
+(``model/...``) and adapters (``peft/...``) as parameters. A hyperparameter search is a run, each trial its child.
 
-The Trainer tells its callbacks neither of an exception nor that an evaluation begins. So ``train``, ``evaluate``,
+The Trainer notifies its callbacks neither of exceptions nor of the begin of an evaluation. So ``train``, ``evaluate``,
 ``predict`` and ``hyperparameter_search`` of its class are wrapped with the first callback, see ``patching``. The
-wrappers do nothing for a Trainer without a callback of ours, and what is raised goes on unchanged.
+wrappers do nothing for a Trainer without a callback of ours, and exceptions pass through unchanged.
 """
 
 # ruff: noqa: ARG001, ARG002 - the arguments of hooks are the Trainer's own
@@ -33,7 +33,7 @@ try:
     from transformers.integrations import MLflowCallback, integration_utils
     from transformers.trainer_callback import ExportableState
 except ModuleNotFoundError as error:
-    if error.name not in {"transformers", "accelerate"}:  # transformers is there, and says itself what it lacks
+    if error.name not in {"transformers", "accelerate"}:  # it is installed: its own error says what is missing
         raise
     raise ImportError("transformers is not installed: pip install transformers") from None
 
@@ -41,7 +41,7 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 
 def _is_recording(callback: MLOpsCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> bool:
-    """Whether this process is one that records: the Trainer calls hooks in all of them."""
+    """True if this process records: the Trainer calls hooks in all processes."""
     return callback._records(main=state.is_world_process_zero)
 
 
@@ -51,14 +51,14 @@ _hook: Final = hook(_is_recording)
 class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type: ignore[misc]  # our type checks run without transformers
     """Records a Trainer's logs and parameters. One callback is one run, however often it trains and evaluates.
 
-    A checkpoint names the run that it belongs to: ``train(resume_from_checkpoint=...)`` goes on with it.
+    A checkpoint names the run that it belongs to: ``train(resume_from_checkpoint=...)`` resumes it.
 
     Args:
         run: an open run to record into, left open; instead of the keywords of ``start_run``.
         raw_names: record metrics by the Trainer's own names (``loss``, ``eval_loss``, ``train_runtime``).
         log_checkpoints: keep a copy of each checkpoint among the run's artifacts, made in the background.
-        per_rank: record what each process logs, by names that begin with ``rank1/`` and so on for all but the main
-            one. The Trainer's own values are the same in all of them; those that your code logs need not be.
+        per_rank: record the logs of each process, with names that begin with ``rank1/`` and so on for all but rank 0.
+            The Trainer's own values are the same in all of them; those that your code logs need not be.
         experiment_name: this and all that follow: see ``start_run``.
         experiment_id: instead of the name.
         run_name: Default: that of the Trainer's arguments, then the script's name.
@@ -103,19 +103,19 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         self._shared = False
         self._is_bare = run is None and not self._options
         self._trial: RunHandle | None = None
-        """Of the trial that goes on or was the last one, within a search."""
+        """The handle of the current or last trial, within a search."""
         self._trial_number: int | None = None
         self._begun = False
         self._failure: tuple[str, str | None] | None = None
-        """Status and reason of a training that an exception has left: evaluating afterwards does not mend it."""
+        """Status and reason of a training that raised an exception: a later evaluation does not change them."""
         self._mlflow_said = False
         self._resumed: Mapping[str, Any] | None = None
-        """The run that the checkpoint names from which the training goes on."""
+        """The run that is named by the checkpoint that the training resumes from."""
         _patches.watch(Trainer)
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsCallback:
-        """Made by autolog: records into the user's open run, and gives way to a callback that is added later."""
+        """Make the callback for autolog: it prefers the user's open run, and gives way to one that is added later."""
         callback = cls(**options)
         callback._is_bare = True
         callback._handle.borrow()
@@ -137,7 +137,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         self.__dict__.update(_log_recorder.restored(restored(state)))
         _patches.watch(Trainer)
 
-    # -- what the Trainer's methods tell (see the wrappers below) -------------------------------------------------
+    # -- calls from the wrappers of the Trainer's methods (see _patches) ------------------------------------------
 
     @guarded
     def _entering_train(self, trainer: Any, trial: Any) -> None:
@@ -156,7 +156,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @guarded
     def _left(self, error: BaseException) -> None:
-        """An exception has left the training, or an evaluation outside of one."""
+        """Called when the training, or an evaluation outside of one, has raised an exception."""
         was_training, self._training = self._training, False
         if not self._begun:
             return
@@ -164,7 +164,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             self._current.run.set_tag("mlops.pruned", "true")
             self._ended()
             return
-        self._current.began()  # unless it is in training: what had ended well has not, after all
+        self._current.began()  # if it had ended: after all, it did not end well
         self._current.left(error)
         if isinstance(error, Exception) and was_training:
             self._failure = ending.of_exception(error)
@@ -172,17 +172,17 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @guarded
     def _search_done(self, best: Any) -> None:
-        """The search has come to its end."""
+        """Record the best trial, as the search has ended."""
         self._searching = False
         if self._begun:
-            if hasattr(best, "objective"):  # one for several objectives has several best trials
+            if hasattr(best, "objective"):  # a search with several objectives has several best trials
                 self._handle.run.set_tags({"mlops.best_trial": best.run_id, "mlops.best_objective": best.objective})
             self._end_parent()
             self._trial = None
 
     @guarded
     def _search_left(self, error: BaseException) -> None:
-        """An exception has left the search, of which a trial has told already."""
+        """Called when the search has raised an exception, which a trial may have recorded already."""
         self._searching = False
         if self._begun:
             self._trial = None
@@ -193,11 +193,11 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @_hook
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A Trainer was made."""
+        """A Trainer was made: take the run's name from its arguments."""
         self._keep_name(args)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """``train`` begins; again, if it starts anew with smaller batches. All processes come here."""
+        """``train`` begins, or restarts with smaller batches. Called in all processes."""
         self._take_place(state)
         if self._is_extra:
             return
@@ -217,18 +217,18 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @_hook
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """``train`` has come to its end."""
+        """``train`` has ended."""
         self._training = False
         self._ended()
 
     @_hook
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Record what the Trainer, or the user through ``trainer.log``, logs: an evaluation's values too."""
+        """Record the logs of the Trainer, also those of the user (``trainer.log``) and of evaluations."""
         self._logs.record(self._current.run, logs or {}, state.global_step, self._rank)
 
     @_hook
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """An evaluation has ended; ``on_log`` had its values."""
+        """An evaluation has ended; ``on_log`` has recorded its values."""
         if not self._training:
             self._ended()
 
@@ -249,10 +249,10 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             name = f"checkpoint-{state.global_step}"
             self._current.run.log_artifact(folder / name, f"checkpoints/{name}", wait=False)
 
-    # -- what a checkpoint holds ----------------------------------------------------------------------------------
+    # -- content of a checkpoint ----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What goes into a checkpoint's ``trainer_state.json``: the run, and its parameters."""
+        """Return our part of a checkpoint's ``trainer_state.json``: the run, and its parameters."""
         if not self._begun:
             return {"args": {}, "attributes": {}}
         try:
@@ -272,7 +272,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
     def recorded_in(self, _: object) -> None:
         """With ``restore_callback_states_from_checkpoint`` the Trainer makes a new callback in the place of each.
 
-        It goes on as the one that it replaces. The checkpoint's run is taken when the training begins, as ever.
+        The new one continues as the one that it replaces. The checkpoint's run is resumed when the training begins.
         """
         replaced = _patches.replaced(self)
         if replaced is not None:
@@ -286,7 +286,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @guarded
     def _take_place(self, state: Any) -> None:
-        """See what a checkpoint says of us. After one that was made without us, the Trainer would fail to save."""
+        """Read our state in a checkpoint; add it to one that was made without us, or the Trainer would fail to save."""
         name = type(self).__name__
         known = state.stateful_callbacks.get(name, {})
         self._resumed = (known[-1] if isinstance(known, list) else known).get("attributes", {}).get("recorded_in")
@@ -294,7 +294,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @guarded
     def _open(self, args: Any) -> None:
-        """Open the run, which is the one that a checkpoint names, if there is one."""
+        """Open the run: the one that the checkpoint names, if the training resumes from one."""
         self._keep_name(args)
         recorded = self._resumed
         if recorded and not self._begun:
@@ -307,7 +307,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
 
     @guarded
     def _share(self, args: Any) -> None:
-        """All processes come here, and none may stay away: the others would wait for it."""
+        """Share the run of rank 0. All processes must call this: the others would wait for one that does not."""
         if self._per_rank and not self._shared and args.world_size > 1:
             self._shared, self._rank = True, args.process_index
             self._handle.share(self._rank, _broadcast)
@@ -328,7 +328,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
             self._handle.ended()
 
     def _of_trial(self, state: Any) -> RunHandle:
-        """The handle of one trial of a search, whose run is the child of this callback's."""
+        """Return the handle of one trial of a search; its run is a child of this callback's run."""
         self._handle.began()
         run, options = self._handle.run, dict(self._options)
         for own in ("run_name", "resume", "parent"):
@@ -355,7 +355,7 @@ def _say_if_mlflow_records_too(trainer: Any) -> bool:
 
 
 def _register() -> None:
-    """Make us known as ``report_to="mlops"``, where transformers has its table; that is no promise of its."""
+    """Register ``report_to="mlops"``, if transformers has its table, which is not a public API."""
     table = getattr(integration_utils, "INTEGRATION_TO_CALLBACK", None)
     if isinstance(table, dict):
         table["mlops"] = MLOpsCallback

@@ -1,4 +1,4 @@
-"""Records what a Trainer logs, and the parameters of its trainings. Imports no framework."""
+"""Records the logs of a Trainer, and the parameters of its trainings. Imports no framework."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger: Final = logging.getLogger("mlops_integrations")
 
 
 class LogRecorder:
-    """Logs and parameters of one callback, for whichever run goes on.
+    """Records the logs and parameters of one callback, into the run that each call names.
 
     Args:
         raw_names: record metrics by the Trainer's own names.
@@ -27,27 +27,27 @@ class LogRecorder:
         self._epoch: tuple[int, object] | None = None
         self._nan_said = False
         self._params: dict[str, dict[str, str]] = {}
-        """What was recorded, by the uid of the run."""
+        """The recorded parameters, by the uid of the run."""
 
     def training_begins(self) -> None:
-        """Epochs count anew, and a NaN will be news."""
+        """Reset for a new training: epochs count anew, and a NaN is reported again."""
         self._epoch, self._nan_said = None, False
 
     def evaluation_begins(self, prefix: str) -> None:
-        """From now on names that begin with this belong to an evaluation."""
+        """From now on, treat names with this prefix as an evaluation's."""
         if not f"{prefix}_".startswith(tuple(f"{known}_" for known in self._prefixes)):
             self._prefixes.append(prefix)
 
     def params_of(self, uid: str) -> dict[str, str]:
-        """The parameters that this run has."""
+        """Return the recorded parameters of this run."""
         return self._params.get(uid, {})
 
     def resume(self, uid: str, params: Mapping[str, str]) -> None:
-        """This run has these parameters already, as a checkpoint says."""
+        """Set the parameters that this run has already, as a checkpoint says."""
         self._params[uid] = dict(params)
 
     def record_params(self, run: Run, params: Mapping[str, str]) -> None:
-        """Record parameters once; of later trainings and evaluations what is new, and tell what differs."""
+        """Record parameters once; of later trainings and evaluations only new ones. Reports those that differ."""
         known = self._params.setdefault(run.uid, {})
         fresh, changed = _translation.news(known, {key: params[key] for key in params if key not in self._given})
         known.update(fresh)
@@ -61,7 +61,7 @@ class LogRecorder:
         """Record values of the Trainer's log at its global step."""
         names = logs if self._raw_names else dict(_translation.named(logs, self._prefixes))
         epoch = (step, logs.get("epoch"))
-        if epoch == self._epoch:  # an evaluation's, at the step of a training's
+        if epoch == self._epoch:  # an evaluation's log, at the step of a training's log
             names = {name: value for name, value in names.items() if name not in {"epoch", "train/epoch"}}
         self._epoch = epoch
         if rank:
@@ -81,7 +81,7 @@ class LogRecorder:
 
 
 def restored(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a callback, of which an earlier version kept the recorder's own among them."""
+    """Return the attributes of a callback; an earlier version kept the recorder's own ones among them."""
     kept = dict(state)
     if "_logs" not in kept:
         recorder = LogRecorder(raw_names=False, given=frozenset(kept["_options"].get("params") or ()))

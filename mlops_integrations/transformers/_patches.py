@@ -1,4 +1,4 @@
-"""Wraps the Trainer's methods, for what no hook tells its callbacks: an exception, and that an evaluation begins.
+"""Wraps the Trainer's methods, since no hook notifies callbacks of an exception, or of the begin of an evaluation.
 
 The wrappers do nothing for a Trainer that has no callback of ours. Imports no framework.
 """
@@ -13,17 +13,17 @@ from mlops_integrations.framework_support import patching
 
 
 class TrainerListener:
-    """A callback that is told of it."""
+    """Callback that is notified when a wrapped Trainer method starts or raises."""
 
     _is_bare = False
-    """Made with no arguments, as ``report_to`` does it."""
+    """True if made without arguments, as by ``report_to``, or by autolog."""
     _is_extra = False
-    """Another one records already."""
+    """True if another callback records already."""
     _training = False
     _searching = False
 
     def _records(self, *, main: bool) -> bool:
-        """Whether it records in this process, which is the main one or not."""
+        """True if it records in this process; ``main``: whether that is the main one."""
         raise NotImplementedError
 
     def _entering_train(self, trainer: Any, trial: Any) -> None:
@@ -57,14 +57,14 @@ def watch(trainer: type) -> None:
 
 
 def replaced(callback: TrainerListener) -> TrainerListener | None:
-    """Which of a Trainer's callbacks gives way to this new one: each is told once."""
+    """Return the Trainer's callback that this new one replaces, or None; each is returned once."""
     found = next((other for other in _entered.get() if type(other) is type(callback)), None)
     _entered.set([other for other in _entered.get() if other is not found])
     return found
 
 
 def _callbacks(trainer: Any) -> list[TrainerListener]:
-    """Ours. Beside one with arguments, a bare one records nothing."""
+    """Return our callbacks of a Trainer. Beside one with arguments, a bare one records nothing."""
     handler = getattr(trainer, "callback_handler", None)
     found = [callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, TrainerListener)]
     chosen = next((callback for callback in found if not callback._is_bare), found[0] if found else None)
@@ -103,7 +103,7 @@ def _train_failed(trainer: Any, error: BaseException) -> None:
 
 def _evaluation_failed(trainer: Any, error: BaseException) -> None:
     for callback in _recorder(trainer):
-        if not callback._training:  # else the training tells
+        if not callback._training:  # else the training reports it
             callback._left(error)
 
 

@@ -1,4 +1,4 @@
-"""What a Trainer says, as metrics, parameters and keywords of ``start_run``. Pure."""
+"""Translates logs and arguments of a Trainer into metrics, parameters and keywords of ``start_run``. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from mlops_integrations.recording.run import Run, recorder_of
 
 _ABOUT_A_WHOLE: Final = re.compile(r"(^|_)(runtime|\w+_per_second|model_preparation_time|mem_[cg]pu_\w+)$")
-"""Names of what tells of a whole training or evaluation: time, speed, memory."""
+"""Names of values about a whole training or evaluation: time, speed, memory."""
 
 _TOLD_WHOLE: Final = frozenset({"id2label", "label2id"})
 """Mappings that are one parameter, as there may be thousands of labels."""
@@ -21,11 +21,11 @@ _MAY_BE_NAN: Final = ("loss", "grad_norm", "train_loss")
 
 
 def named(logs: Mapping[str, Any], prefixes: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """What is logged, by the names that it is recorded by.
+    """Yield the logged values by the names that they are recorded by.
 
     Args:
-        logs: as the Trainer names it: ``loss``, ``eval_loss``.
-        prefixes: what the names of evaluations begin with.
+        logs: the values by the Trainer's names: ``loss``, ``eval_loss``.
+        prefixes: prefixes of the names of evaluations.
     """
     is_last = "train_runtime" in logs and "train_loss" in logs
     for key, value in logs.items():
@@ -39,12 +39,12 @@ def named(logs: Mapping[str, Any], prefixes: Sequence[str]) -> Iterator[tuple[st
 
 
 def nan_in(logs: Mapping[str, Any]) -> str | None:
-    """The first of the names that tell of a model that is lost, whose value is NaN."""
+    """Return the first name with a NaN, of those where a NaN means that the model is lost; None if there is none."""
     return next((key for key in _MAY_BE_NAN if logs.get(key, 0.0) != logs.get(key, 0.0)), None)
 
 
 def params(args: Any, model: Any) -> dict[str, str]:
-    """The Trainer's arguments by their names, tokens masked; the model's configuration, size and adapters."""
+    """Return the Trainer's arguments by name, tokens masked; the model's configuration, size and adapters."""
     found = flat(args.to_dict())
     config = getattr(model, "config", None)
     if config is not None and hasattr(config, "to_dict"):
@@ -59,19 +59,19 @@ def params(args: Any, model: Any) -> dict[str, str]:
 
 
 def flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
-    """Parameters as texts, nested ones by names with ``/``."""
+    """Return parameters as texts, nested ones by names with ``/``."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value and key not in _TOLD_WHOLE:
             found |= flat(value, f"{prefix}{key}/")
         else:
-            # The order of a set is another one in each process.
+            # The order of a set differs between processes.
             found[f"{prefix}{key}"] = str(sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)
     return found
 
 
 def news(known: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Of parameters, those that are not known, and a text that tells which known ones have another value."""
+    """Return the parameters that are not known, and a text that lists the known ones that have another value."""
     fresh = {key: value for key, value in now.items() if key not in known}
     changed = [
         f"{key}: {known[key]} -> {value}"
@@ -84,7 +84,7 @@ def news(known: Mapping[str, str], now: Mapping[str, str]) -> tuple[dict[str, st
 
 
 def options_beside(run: Run) -> dict[str, Any]:
-    """Keywords for another run, in the same experiment, on the same server and in the same directory as this one."""
+    """Return keywords for another run in the same experiment, on the same server, in the same directory as this one."""
     spec, chosen = recorder_of(run).spec, recorder_of(run).settings
     by_name = spec.experiment_id is None
     return {

@@ -90,7 +90,7 @@ def test_tracebacks_do_not_show_us() -> None:
     with pytest.raises(ValueError, match="x") as caught:
         Model().train(fails=ValueError("x"))
     assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)][1:] == ["train"]
-    assert f"{os.sep}seams.py" not in "".join(traceback.format_exception(caught.value))
+    assert f"{os.sep}patching.py" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_arguments_may_be_changed() -> None:

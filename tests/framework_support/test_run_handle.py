@@ -312,7 +312,7 @@ def test_a_fork_that_loads_data(options: dict[str, Any], read: Read) -> None:
     assert [] == [record for record in read(handle.run.directory) if isinstance(record, Metrics)]
 
 
-def test_a_pickled_door_has_the_same_run(options: dict[str, Any], read: Read) -> None:
+def test_a_pickled_handle_has_the_same_run(options: dict[str, Any], read: Read) -> None:
     """As in a spawned process: whichever copy begins, all find its run."""
     handle = RunHandle(None, options)
     copy = pickle.loads(pickle.dumps(handle))

@@ -106,7 +106,7 @@ def test_a_trainer_of_lightning_that_fails(runs: Runs, local: Options, digits: A
 
 
 @pytest.mark.parametrize("way", ["logger", "callback"])
-def test_lightning_beside_a_door_of_ours(
+def test_lightning_beside_an_integration_of_ours(
     runs: Runs, local: Options, digits: Any, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the user has given an MLOpsLogger or MLOpsCallback, nothing is added, and nothing said."""
@@ -269,7 +269,7 @@ def test_a_trainer_of_transformers_that_fails(runs: Runs, tmp_path: Path, local:
 
 
 @pytest.mark.parametrize("way", ["callback", "class", "later", "report_to"])
-def test_transformers_beside_a_door_of_ours(
+def test_transformers_beside_an_integration_of_ours(
     runs: Runs, tmp_path: Path, local: Options, tiny: Any, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the user has given one, in whatever way, there is one run, and it is that one's."""
@@ -353,7 +353,7 @@ def test_accelerate(runs: Runs, local: Options) -> None:
     assert {"lr": "0.1"} == run.params
 
 
-def test_accelerate_beside_a_door_of_ours(runs: Runs, local: Options) -> None:
+def test_accelerate_beside_an_integration_of_ours(runs: Runs, local: Options) -> None:
     """Where the user has given a tracker of ours, nothing is added; switched off, nothing is recorded."""
     pytest.importorskip("accelerate")
     from mlops_integrations.accelerate import MLOpsTracker

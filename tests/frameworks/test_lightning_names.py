@@ -31,7 +31,7 @@ def test_without_lightning_the_extra_is_named(train: Train) -> None:
     assert 1 == done.stderr.count("Traceback")
 
 
-def test_with_pytorch_lightning_alone_the_door_opens(train: Train) -> None:
+def test_with_pytorch_lightning_alone(train: Train) -> None:
     """Where only pytorch_lightning is there, our classes are its own, imported before it or after."""
     done = train(
         "import sys; sys.modules['lightning'] = None\n"

@@ -36,7 +36,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 MAYBE_TEXT = st.none() | TEXT
 TIME = st.integers(0, 2**53)
 IDENTITY = st.builds(Identity, TEXT, MAYBE_TEXT, st.none() | INT64, INT64, MAYBE_TEXT)
-VALUE = st.floats().map(values.spell)
+VALUE = st.floats().map(records.spell)
 TEXTS = st.dictionaries(TEXT, TEXT)
 RECORD = st.one_of(
     st.builds(Header, INT64, TEXT, IDENTITY, TIME, TEXT),
@@ -70,11 +70,11 @@ def test_round_trip(record: Record) -> None:
 @given(st.lists(st.tuples(ANY_TEXT, st.floats(), INT64), min_size=1), ANY_TEXT)
 def test_any_key_and_any_float(items: list[tuple[str, float, int]], text: str) -> None:
     """Whatever text and float a user hands in can be kept once it is spelled by ``values``."""
-    metrics = values.well_formed(Metrics(1, [(key, values.spell(value), step) for key, value, step in items]))
+    metrics = values.well_formed(Metrics(1, [(key, records.spell(value), step) for key, value, step in items]))
     tags = values.well_formed(Tags(1, {text: text}))
     assert metrics == parse(frame(metrics)[:-1])
     assert tags == parse(frame(tags)[:-1])
-    assert [(values.spell(value), step) for _, value, step in items] == [item[1:] for item in metrics.values]
+    assert [(records.spell(value), step) for _, value, step in items] == [item[1:] for item in metrics.values]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_any_key_and_any_float(items: list[tuple[str, float, int]], text: str) -
 )
 def test_words_for_what_is_not_finite(value: float, word: str) -> None:
     """JSON has no number for these: they are kept as the words that servers take."""
-    assert word == values.spell(value)
+    assert word == records.spell(value)
     assert word in records.NOT_FINITE
 
 

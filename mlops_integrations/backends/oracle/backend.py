@@ -29,7 +29,9 @@ from mlops_integrations.backends.protocol import (
     uid_filter,
 )
 from mlops_integrations.backends.rest.replies import (
+    EXPERIMENT_DELETED,
     comparable,
+    experiment_id_of,
     rows_of,
     server_run,
     taken,
@@ -104,7 +106,7 @@ class OracleBackend:
         assert name is not None
         by_name = {"experiment_name": name}
         found = self._experiment("get-by-name", by_name, name)
-        if found.kind is not Kind.REFUSED or found.code == "EXPERIMENT_DELETED":
+        if found.kind is not Kind.REFUSED or found.code == EXPERIMENT_DELETED:
             return found
         made = self._post("experiments/create", {"name": name}, token)
         if made.kind is Kind.REFUSED:
@@ -114,12 +116,7 @@ class OracleBackend:
         return taken(made, f"experiment {one_line(name)!r}", lambda body: str(body["experiment_id"]))
 
     def _experiment(self, call: str, query: dict[str, str], shown: str) -> Outcome[str]:
-        what = f"experiment {one_line(shown)!r}"
-        found = taken(self._get(f"experiments/{call}", query), what, lambda body: dict(body["experiment"]))
-        if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
-            text = f"{what} is deleted on the server: restore it there, or name another"
-            return Outcome(Kind.REFUSED, None, text, "EXPERIMENT_DELETED")
-        return taken(found, "", lambda experiment: str(experiment["experiment_id"]))
+        return experiment_id_of(self._get(f"experiments/{call}", query), shown)
 
     def create_run(self, experiment_id: str, spec: RunSpec, parent_run_id: str | None, token: str = "") -> Outcome[str]:
         """Create, with the tags that MLflow's own client sets, and ours."""

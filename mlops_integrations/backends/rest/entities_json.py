@@ -23,6 +23,7 @@ from mlops_integrations.entities import (
     RunTag,
     SourceType,
 )
+from mlops_integrations.journal.records import Value, spell
 
 Json = Mapping[str, Any]
 
@@ -114,16 +115,9 @@ def number(value: object) -> float:
     raise ValueError(f"{value!r} is no number")
 
 
-def spelled(value: float) -> float | str:
-    """The value as it is sent: the float itself, or the word for NaN or an infinity."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def comparable(value: float) -> float | str:
+def comparable(value: float) -> Value:
     """The value as it is sent; the largest floats become infinities, since SQL stores keep infinities as these."""
-    return spelled(math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value)
+    return spell(math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value)
 
 
 def _tags(body: Json) -> Iterator[RunTag]:

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _NAME_LENGTH: Final = 1_000
 _WITHHELD: Final = " (no credentials were sent to this server)"
+EXPERIMENT_DELETED: Final = "EXPERIMENT_DELETED"
+"""Our own code for an experiment that is in the server's trash."""
+
 NO_SUCH_CALL: Final = "NO_SUCH_CALL"
 """Our own code for a 404 or 405 that is not MLflow's own error: this call does not exist at this address."""
 
@@ -136,6 +139,16 @@ def taken(outcome: Outcome[dict[str, Any]], what: str, extract: Callable[[dict[s
     except (KeyError, TypeError, AttributeError, ValueError):
         text = f"{what}: the answer is not MLflow's: is this an MLflow server?"
         return Outcome(Kind.RETRY, None, text, ambiguous=True, unacknowledged=True)
+
+
+def experiment_id_of(outcome: Outcome[dict[str, Any]], shown: str) -> Outcome[str]:
+    """The id of an experiment from the reply that has it; a deleted one is refused (``EXPERIMENT_DELETED``)."""
+    what = f"experiment {one_line(shown)!r}"
+    found = taken(outcome, what, lambda body: dict(body["experiment"]))
+    if found.ok and found.value is not None and found.value.get("lifecycle_stage") == "deleted":
+        text = f"{what} is deleted on the server: restore it there, or name another"
+        return Outcome(Kind.REFUSED, None, text, EXPERIMENT_DELETED)
+    return taken(found, "", lambda experiment: str(experiment["experiment_id"]))
 
 
 def updated(outcome: Outcome[dict[str, Any]], run_id: str) -> Outcome[None]:

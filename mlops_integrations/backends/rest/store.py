@@ -41,6 +41,7 @@ from mlops_integrations.errors import (
     ServerError,
     UnreachableError,
 )
+from mlops_integrations.journal.records import spell
 from mlops_integrations.untrusted import one_line
 
 Fields = Mapping[str, object]
@@ -365,7 +366,7 @@ def _is_no_such_call(reply: Reply) -> bool:
 
 def metric_fields(metric: Metric) -> dict[str, object]:
     """A metric as requests hold it: words for NaN and infinities, true integers."""
-    value = entities_json.spelled(metric.value)
+    value = spell(metric.value)
     return {"key": metric.key, "value": value, "timestamp": int(metric.timestamp), "step": int(metric.step or 0)}
 
 
