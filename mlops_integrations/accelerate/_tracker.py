@@ -49,7 +49,14 @@ class MLOpsTracker(GeneralTracker):  # type: ignore[misc]  # our type checks run
         uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
+        TypeError: ``run`` is not a Run.
         ValueError: ``run`` and keywords are both given, or one makes no sense.
+
+    Example:
+        accelerator = Accelerator(log_with=MLOpsTracker(experiment_name="digits"))
+        accelerator.init_trackers("digits", config={"lr": 0.1})
+        accelerator.log({"loss": 0.5}, step=1)
+        accelerator.end_training()
     """
 
     name: Final = "mlops"

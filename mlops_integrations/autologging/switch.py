@@ -57,6 +57,9 @@ def autolog(*, disable: bool = False, frameworks: Iterable[str] | None = None, *
 
     Raises:
         ValueError: there is no such framework, or a keyword makes no sense.
+
+    Example:
+        mlops_integrations.autolog(experiment_name="digits")
     """
     chosen = _chosen(frameworks)
     start.check({name: value for name, value in options.items() if value is not None})

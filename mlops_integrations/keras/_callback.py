@@ -59,7 +59,11 @@ class MLOpsCallback(Callback, FitListener):  # type: ignore[misc]  # Keras has n
         uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
+        TypeError: ``run`` is not a Run.
         ValueError: ``run`` and keywords are both given, or one makes no sense.
+
+    Example:
+        model.fit(x, y, callbacks=[MLOpsCallback(experiment_name="digits")])
     """
 
     async_safe: Final = True  # else Keras waits for the device after every batch

@@ -45,8 +45,11 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
-        TypeError: ``logger`` is not an MLOpsLogger.
+        TypeError: ``logger`` is not an MLOpsLogger, or ``run`` not a Run.
         ValueError: ``logger`` or ``run`` is given together with an argument that it replaces.
+
+    Example:
+        Trainer(max_epochs=10, callbacks=[MLOpsCallback(experiment_name="digits")]).fit(model)
     """
 
     def __init__(

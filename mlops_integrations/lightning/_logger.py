@@ -56,7 +56,11 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
+        TypeError: ``run`` is not a Run.
         ValueError: ``run`` and keywords of ``start_run`` are both given, or a value makes no sense.
+
+    Example:
+        Trainer(max_epochs=10, logger=MLOpsLogger(experiment_name="digits", log_model=True)).fit(model)
     """
 
     def __init__(

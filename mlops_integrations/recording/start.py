@@ -48,6 +48,11 @@ def start_run(
     Raises:
         ValueError: an argument makes no sense.
         RunDirectoryError: ``directory`` or ``MLOPS_DIR`` can't be written, or there is no run to resume.
+
+    Example:
+        with start_run(experiment_name="digits", params={"lr": 0.1}) as run:
+            for step in range(100):
+                run.log_metric("loss", 1 / (step + 1), step)
     """
     options = dict(locals())
     run = make_run(check(options), options, new_uid(), lenient=False, opened=True)

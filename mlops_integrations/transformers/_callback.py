@@ -72,7 +72,11 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         uploader: "process" or "thread". Default: ``MLOPS_UPLOADER``, then "process".
 
     Raises:
+        TypeError: ``run`` is not a Run.
         ValueError: ``run`` and keywords are both given, or one makes no sense.
+
+    Example:
+        Trainer(model, args, train_dataset=data, callbacks=[MLOpsCallback(experiment_name="digits")]).train()
     """
 
     def __init__(
