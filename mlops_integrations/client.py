@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mlops_integrations.clock import now_ms
-from mlops_integrations.config import settings as settings_module
+from mlops_integrations.config.settings import access, from_arguments
 from mlops_integrations.entities import (
     Answer,
     Clause,
@@ -57,7 +57,7 @@ class TrackingClient:
     def __init__(self, tracking_uri: str | None = None, dialect: str | None = None) -> None:
         from mlops_integrations.backends.registry import DIALECTS
 
-        self._settings = settings_module.from_arguments(tracking_uri=tracking_uri)
+        self._settings = from_arguments(tracking_uri=tracking_uri)
         if self._settings.tracking_uri is None:
             raise ValueError("no tracking URI is given, and MLFLOW_TRACKING_URI names none")
         if dialect is not None and dialect not in DIALECTS:
@@ -73,7 +73,7 @@ class TrackingClient:
     def _store(self) -> RestStore:
         from mlops_integrations.backends.registry import open_store
 
-        return open_store(self.tracking_uri, settings_module.access(self._settings), self._dialect)
+        return open_store(self.tracking_uri, access(self._settings), self._dialect)
 
     @property
     def dialect(self) -> str:

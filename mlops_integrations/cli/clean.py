@@ -70,8 +70,8 @@ class Clean:
         """Remove the runs that the server has completely; the exit code says whether a removal failed."""
         waited_for = _parents_of_undelivered(runs)
         try:
-            for run in runs:
-                self._treat(run, waited_for)
+            for directory in runs:
+                self._treat(directory, waited_for)
         except KeyboardInterrupt:
             self.terminal.note(_INTERRUPTED)
             return INTERRUPTED
@@ -79,23 +79,23 @@ class Clean:
             self._sum_up()
         return SOME_LEFT if self._failed else ALL_DELIVERED
 
-    def _treat(self, run: RunDirectory, waited_for: set[str | None]) -> None:
-        label = run.path.name
+    def _treat(self, directory: RunDirectory, waited_for: set[str | None]) -> None:
+        label = directory.path.name
         try:
-            one = run_summary.read(run, None)
+            one = run_summary.read(directory, None)
             label = one.label
             state = self._check_all_is_delivered(one)
             _check_nothing_is_only_here(one, state)
             _check_nobody_needs_it(one, waited_for)
             self._check_server_has_it(one, state)
-            size = _size(run.path)
+            size = _size(directory.path)
             if not self.dry_run:
                 _remove(one)
         except KeptError as error:
             self._kept += 1
             self._say("kept", label, str(error))
         except OSError as error:
-            if run.path.exists():  # else somebody else has removed it
+            if directory.path.exists():  # else somebody else has removed it
                 self._failed += 1
                 self._say("left", label, str(error))
         else:
@@ -120,7 +120,7 @@ class Clean:
 
     def _check_server_has_it(self, one: Summary, state: Cursor) -> None:
         """Read all of it back from the server."""
-        server = self._server(one.run, state)
+        server = self._server(one.directory, state)
         if isinstance(server, str):
             raise KeptError(_NOT_ASKED.format(state.destination, server))
         ticker = Ticker(self.terminal)
@@ -132,7 +132,7 @@ class Clean:
 
         run_id = state.run_id or ""
         try:
-            ReadBack(one.run, server, run_id, tell).compare(one.status, state.reason, EXIT_REASON_TAG)
+            ReadBack(one.directory, server, run_id, tell).compare(one.status, state.reason, EXIT_REASON_TAG)
         except DifferenceError as error:
             raise KeptError(f"run {run_id} on {state.destination} differs: {error}") from None
         except NotFoundError as error:
@@ -144,13 +144,13 @@ class Clean:
             self._servers[state.destination] = str(error)  # it is not asked again for each run
             raise KeptError(_NOT_ASKED.format(state.destination, error)) from None
 
-    def _server(self, run: RunDirectory, state: Cursor) -> Readable | str:
+    def _server(self, directory: RunDirectory, state: Cursor) -> Readable | str:
         from mlops_integrations.backends.registry import open_store
 
         if state.destination not in self._servers:
             access = settings.access_to(state.destination, self._named)
             if access.withheld is not None:
-                self._say_withheld(run, state, access.withheld)
+                self._say_withheld(directory, state, access.withheld)
                 if access.withheld.needed:
                     self._servers[state.destination] = _UNNAMED
                     return _UNNAMED
@@ -160,8 +160,8 @@ class Clean:
                 self._servers[state.destination] = str(error)
         return self._servers[state.destination]
 
-    def _say_withheld(self, run: RunDirectory, state: Cursor, found: Withheld) -> None:
-        words = ["clean", str(run.path), *(["--dry-run"] if self.dry_run else [])]
+    def _say_withheld(self, directory: RunDirectory, state: Cursor, found: Withheld) -> None:
+        words = ["clean", str(directory.path), *(["--dry-run"] if self.dry_run else [])]
         words += ["--older-than", f"{self.older_than:g}"] if self.older_than else []
         command = f"MLFLOW_TRACKING_URI={shlex.quote(found.address)} {formatting.shell_command(*words)}"
         self.terminal.note(formatting.withheld(found, state.destination, command))
@@ -186,9 +186,9 @@ class Clean:
 def _parents_of_undelivered(runs: list[RunDirectory]) -> set[str | None]:
     """Return the directories of undelivered runs' parents: a delivery reads the parent's id on the server there."""
     wanted: set[str | None] = set()
-    for run in runs:
+    for directory in runs:
         try:
-            one = run_summary.read(run, None)
+            one = run_summary.read(directory, None)
         except OSError:
             continue
         if not one.complete:
@@ -209,20 +209,20 @@ def _check_nothing_is_only_here(one: Summary, state: Cursor) -> None:
         raise KeptError(f"{formatting.counted(state.bad_lines, 'damaged line')} in its journal, which nobody else has")
     if state.artifacts_kept:
         raise KeptError(f"files that are only here: {formatting.by_reason(state.artifacts_kept)}")
-    files = removal.found_only_here(one.run)
+    files = removal.found_only_here(one.directory)
     if files:
-        names = ", ".join(str(path.relative_to(one.run.path)) for path in files[:_FILES_NAMED])
+        names = ", ".join(str(path.relative_to(one.directory.path)) for path in files[:_FILES_NAMED])
         raise KeptError(f"{formatting.counted(len(files), 'file')} that are no part of its record: {names} …")
 
 
 def _check_nobody_needs_it(one: Summary, waited_for: set[str | None]) -> None:
     """Check for undelivered child runs, and for live processes: these may resume a run that has ended."""
-    if str(one.run.path) in waited_for:
+    if str(one.directory.path) in waited_for:
         raise KeptError("a run that it is the parent of is not delivered yet")
-    for path in one.run.journals():
+    for path in one.directory.journals():
         header, _ = reader.read_start(path)
         _check_gone(None if header is None else header.writer, path.stat().st_mtime)
-    coming = one.run.next_writer()
+    coming = one.directory.next_writer()
     if coming is not None:
         _check_gone(*coming)
 
@@ -238,7 +238,7 @@ def _check_gone(writer: Identity | None, last_sign: float) -> None:
 
 def _remove(one: Summary) -> None:
     """Remove a run directory, if nothing was written there since it was looked at."""
-    sizes, ended = one.run.sizes(), one.run.ending()
+    sizes, ended = one.directory.sizes(), one.directory.ending()
     if one.state is None or not one.state.covers(sizes, ended):
         raise KeptError("something was logged just now")
 
@@ -246,14 +246,14 @@ def _remove(one: Summary) -> None:
         if (there.sizes(), there.ending()) != (sizes, ended) or removal.found_only_here(there):
             raise KeptError("something was logged just now")
 
-    held = Lease(one.run.path, "clean", yields=False)
+    held = Lease(one.directory.path, "clean", yields=False)
     if not held.acquire():
-        raise KeptError(f"{lease.live_holder(one.run.path) or 'somebody'} is at work on it")
+        raise KeptError(f"{lease.live_holder(one.directory.path) or 'somebody'} is at work on it")
     try:
-        removal.remove(one.run, check)
+        removal.remove(one.directory, check)
     finally:
         held.release()
-    removal.let_latest_go(one.run.path.parent, one.run.path.name)
+    removal.let_latest_go(one.directory.path.parent, one.directory.path.name)
 
 
 def _size(directory: Path) -> int:

@@ -66,11 +66,11 @@ class Server:
 
 
 @contextmanager
-def lease_of(run: RunDirectory, seconds: float, tell: Callable[[Holder], None]) -> Iterator[Lease]:
+def lease_of(directory: RunDirectory, seconds: float, tell: Callable[[Holder], None]) -> Iterator[Lease]:
     """Hold a run's lease during a ``with`` block.
 
     Args:
-        run: the run directory.
+        directory: the run directory.
         seconds: how long to wait for a live uploader to hand it over: it does so after its current request.
         tell: called once with the holder, if it has to be waited for.
 
@@ -78,9 +78,9 @@ def lease_of(run: RunDirectory, seconds: float, tell: Callable[[Holder], None]) 
         LeftError: another process keeps it.
         OSError: the directory can't be written.
     """
-    lease = Lease(run.path, "sync", yields=False)
+    lease = Lease(directory.path, "sync", yields=False)
     try:
-        _take(lease, run, time.monotonic() + seconds, tell)
+        _take(lease, directory, time.monotonic() + seconds, tell)
     finally:
         lease.wish_fulfilled()
     try:
@@ -89,10 +89,10 @@ def lease_of(run: RunDirectory, seconds: float, tell: Callable[[Holder], None]) 
         lease.release()
 
 
-def _take(lease: Lease, run: RunDirectory, deadline: float, tell: Callable[[Holder], None]) -> None:
+def _take(lease: Lease, directory: RunDirectory, deadline: float, tell: Callable[[Holder], None]) -> None:
     told = False
     while not lease.acquire():
-        holder = live_holder(run.path)
+        holder = live_holder(directory.path)
         if holder is not None and not holder.yields:
             raise LeftError(f"{holder} is delivering it")
         if time.monotonic() >= deadline:
@@ -108,16 +108,16 @@ class Drain:
     """Delivers all of one run. The caller holds the lease."""
 
     def __init__(
-        self, run: RunDirectory, server: Server, writers: WriterProcesses, lease: Lease, progress: Progress
+        self, directory: RunDirectory, server: Server, writers: WriterProcesses, lease: Lease, progress: Progress
     ) -> None:
         from mlops_integrations.upload.uploader import Uploader
 
-        self._run = run
+        self._directory = directory
         self._server = server
         self._lease = lease
         self._progress = progress
         self._context = UploadContext(stop=self._stop, patience=server.patience, on_answer=self._answered)
-        self._uploader = Uploader(run, server.backend, server.uri, writers, self._context, self._advanced)
+        self._uploader = Uploader(directory, server.backend, server.uri, writers, self._context, self._advanced)
         self._points_before = self.state.points
         self._refused_before = dict(self.state.refused)
 
@@ -151,7 +151,7 @@ class Drain:
         except StoppedByServerError as error:
             raise LeftError(f"{self._server.uri}: {error}") from None
         except InterruptedUploadError:
-            raise LeftError(f"{live_holder(self._run.path) or 'somebody'} has taken the delivery over") from None
+            raise LeftError(f"{live_holder(self._directory.path) or 'somebody'} has taken the delivery over") from None
 
     def _advanced(self, state: Cursor) -> None:
         self._progress.at(state.points - self._points_before)

@@ -87,14 +87,14 @@ class Contents:
     bad_lines: int = 0
 
 
-def read(run: RunDirectory) -> Contents:
+def read(directory: RunDirectory) -> Contents:
     """Read all journal files of a run.
 
     Raises:
         OSError: a file can't be read.
     """
     contents = Contents()
-    for path in run.journals():
+    for path in directory.journals():
         journal = JournalReader(path)
         try:
             losses = _take_in(journal, contents)

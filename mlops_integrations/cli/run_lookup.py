@@ -28,11 +28,11 @@ def all_runs(directories: list[str]) -> list[RunDirectory]:
     found: dict[Path, RunDirectory] = {}
     for root in roots:
         if directories and not root.is_dir():
-            run = one_run(settings.default_root(), str(root))
-            found.setdefault(run.path, run)
+            directory = one_run(settings.default_root(), str(root))
+            found.setdefault(directory.path, directory)
             continue
-        for run in run_directories(root.resolve()):
-            found.setdefault(run.path, run)
+        for directory in run_directories(root.resolve()):
+            found.setdefault(directory.path, directory)
     return list(found.values())
 
 
@@ -58,15 +58,15 @@ def one_run(root: Path, typed: str) -> RunDirectory:
     if typed == "latest":
         return latest_run(root)
     runs = list(run_directories(root))
-    exact = [run for run in runs if typed in _exact_names(run)]
-    found = exact or [run for run in runs if run.path.name.startswith(typed)]
+    exact = [directory for directory in runs if typed in _exact_names(directory)]
+    found = exact or [directory for directory in runs if directory.path.name.startswith(typed)]
     if len(found) == 1:
         return found[0]
     if not found:
         raise UsageError(
             f"no run {typed!r} in {root}, which MLOPS_DIR can change: {formatting.shell_command('runs')} lists the runs"
         )
-    listed = ", ".join(run.path.name for run in found[:_MOST_LISTED])
+    listed = ", ".join(directory.path.name for directory in found[:_MOST_LISTED])
     more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
     raise UsageError(f"{typed!r} may be any of {len(found)} runs, name one by its directory: {listed}{more}")
 
@@ -81,13 +81,13 @@ def latest_run(root: Path) -> RunDirectory:
     if not runs:
         raise UsageError(f"no runs in {root}: --dir or MLOPS_DIR names another directory")
     linked = os.path.realpath(root / "latest")
-    return next((run for run in runs if os.path.realpath(run.path) == linked), runs[-1])
+    return next((directory for directory in runs if os.path.realpath(directory.path) == linked), runs[-1])
 
 
-def _exact_names(run: RunDirectory) -> set[str | None]:
+def _exact_names(directory: RunDirectory) -> set[str | None]:
     try:
-        spec = run.spec()
+        spec = directory.spec()
     except RunDirectoryError:
-        return {run.path.name}
-    ids = {state.run_id for state in cursor.load_all(run.path) if state.run_id}
-    return {run.path.name, spec.uid, spec.name, formatting.label(spec), *ids}
+        return {directory.path.name}
+    ids = {state.run_id for state in cursor.load_all(directory.path) if state.run_id}
+    return {directory.path.name, spec.uid, spec.name, formatting.label(spec), *ids}

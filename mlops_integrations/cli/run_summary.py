@@ -29,7 +29,7 @@ MAYBE_RUNNING: Final = "RUNNING?"
 class Summary:
     """One run, as far as this machine knows."""
 
-    run: RunDirectory
+    directory: RunDirectory
     spec: RunSpec
     status: str
     reason: str | None
@@ -78,31 +78,31 @@ class Summary:
             return f"{self.waiting:,} waiting"
         if self.state is not None and self.state.artifacts_waiting:
             return f"{len(self.state.artifacts_waiting):,} files waiting"
-        return "waiting" if self.state is None or not self.state.covers(self.run.sizes()) else "status waiting"
+        return "waiting" if self.state is None or not self.state.covers(self.directory.sizes()) else "status waiting"
 
 
-def read(run: RunDirectory, default_destination: str | None) -> Summary:
+def read(directory: RunDirectory, default_destination: str | None) -> Summary:
     """Read a run directory.
 
     Args:
-        run: the run directory.
+        directory: the run directory.
         default_destination: the destination of a run that was recorded without a server.
 
     Raises:
         RunDirectoryError: this version can't read it; the message says why.
         OSError: it can't be read at all.
     """
-    check(run)
-    spec = run.spec()
-    sizes = run.sizes()
-    ended = run.ending()
-    status = _status(run, ended)
-    state = _state(cursor.load_all(run.path), sizes, ended)
-    waiting = points_waiting(run, state)
-    points, delivered = _points(run, state, waiting)
-    last_step, last_values, losses = _latest(run)
+    check(directory)
+    spec = directory.spec()
+    sizes = directory.sizes()
+    ended = directory.ending()
+    status = _status(directory, ended)
+    state = _state(cursor.load_all(directory.path), sizes, ended)
+    waiting = points_waiting(directory, state)
+    points, delivered = _points(directory, state, waiting)
+    last_step, last_values, losses = _latest(directory)
     return Summary(
-        run=run,
+        directory=directory,
         spec=spec,
         status=status.status,
         reason=status.reason,
@@ -121,14 +121,14 @@ def read(run: RunDirectory, default_destination: str | None) -> Summary:
     )
 
 
-def check(run: RunDirectory) -> None:
+def check(directory: RunDirectory) -> None:
     """Check that this version can read the run.
 
     Raises:
         RunDirectoryError: it can't, or the run is another user's.
     """
-    run.check_owner()
-    for path in run.journals():
+    directory.check_owner()
+    for path in directory.journals():
         journal = JournalReader(path)
         try:
             journal.next()
@@ -138,10 +138,10 @@ def check(run: RunDirectory) -> None:
             raise RunDirectoryError(f"{path} was written by a newer version: update mlops-integrations")
 
 
-def points_waiting(run: RunDirectory, state: Cursor | None) -> int:
+def points_waiting(directory: RunDirectory, state: Cursor | None) -> int:
     """Return the number of points in the journal that the cursor has not passed."""
     return sum(
-        _points_behind(path, 0 if state is None else state.positions.get(path.name, 0)) for path in run.journals()
+        _points_behind(path, 0 if state is None else state.positions.get(path.name, 0)) for path in directory.journals()
     )
 
 
@@ -170,12 +170,12 @@ def _points_behind(path: Path, position: int) -> int:
         journal.close()
 
 
-def _points(run: RunDirectory, state: Cursor | None, waiting: int) -> tuple[int, int]:
+def _points(directory: RunDirectory, state: Cursor | None, waiting: int) -> tuple[int, int]:
     """Return the number of points, and of delivered ones."""
     delivered = 0 if state is None else state.points
-    ends = [rundir.end_of(path) for path in run.journals()]
+    ends = [rundir.end_of(path) for path in directory.journals()]
     if None in ends:
-        return delivered + _points_refused(run, state) + waiting, delivered
+        return delivered + _points_refused(directory, state) + waiting, delivered
     points = sum(end.points for end in ends if end is not None)
     return points, min(delivered, points)
 
@@ -187,11 +187,11 @@ class _Refused(msgspec.Struct):
     metric: dict[str, Any] | None = None
 
 
-def _points_refused(run: RunDirectory, state: Cursor | None) -> int:
-    if state is None or not state.refused or not run.refused.exists():
+def _points_refused(directory: RunDirectory, state: Cursor | None) -> int:
+    if state is None or not state.refused or not directory.refused.exists():
         return 0
     count = 0
-    with run.refused.open("rb") as file:
+    with directory.refused.open("rb") as file:
         for line in file:
             try:
                 refused = msgspec.json.decode(line, type=_Refused)
@@ -207,14 +207,14 @@ def _state(cursors: list[Cursor], sizes: dict[str, int], ended: Ending | None) -
     return next(complete, latest_first[0] if latest_first else None)
 
 
-def _status(run: RunDirectory, ended: Ending | None) -> Ending:
+def _status(directory: RunDirectory, ended: Ending | None) -> Ending:
     """Return the run's end; for a run without one, a status judged by its writers' processes (time 0: not ended)."""
     if ended is not None:
         return ended
     lives = set()
     last_sign = 0.0
-    for path in run.journals():
-        if ending.resolve(rundir.end_of(path), run.exit_of(path)) is not None:
+    for path in directory.journals():
+        if ending.resolve(rundir.end_of(path), directory.exit_of(path)) is not None:
             continue
         last_sign = max(last_sign, path.stat().st_mtime)
         header, _ = reader.read_start(path)
@@ -226,12 +226,12 @@ def _status(run: RunDirectory, ended: Ending | None) -> Ending:
     return Ending(ending.FAILED, ending.DISAPPEARED, int(last_sign * 1000))
 
 
-def _latest(run: RunDirectory) -> tuple[int | None, dict[str, Value], dict[str, int]]:
+def _latest(directory: RunDirectory) -> tuple[int | None, dict[str, Value], dict[str, int]]:
     """Return highest last step, last values, and the losses, from the ends of the journal files."""
     steps: dict[str, int] = {}
     values: dict[str, Value] = {}
     losses: dict[str, int] = {}
-    for path in run.journals():
+    for path in directory.journals():
         counts: dict[str, int] = {}
         for record in reader.read_tail(path):
             if isinstance(record, Metrics):

@@ -25,11 +25,11 @@ def runs(terminal: Terminal, root: Path, *, as_json: bool = False) -> int:
     default = settings.default_tracking_uri()
     found: list[Summary] = []
     unreadable = []
-    for run in run_directories(root):
+    for directory in run_directories(root):
         try:
-            found.append(run_summary.read(run, default))
+            found.append(run_summary.read(directory, default))
         except OSError as error:
-            unreadable.append(f"{run.path.name}: {error}")
+            unreadable.append(f"{directory.path.name}: {error}")
     found.sort(key=lambda one: one.spec.start_time)
     if as_json:
         terminal.line("[")
@@ -79,7 +79,7 @@ def _row(one: Summary) -> tuple[str, ...]:
 def _fields(one: Summary) -> dict[str, Any]:
     state = one.state
     return {
-        "directory": str(one.run.path),
+        "directory": str(one.directory.path),
         "uid": one.spec.uid,
         "name": one.spec.name,
         "status": one.status,

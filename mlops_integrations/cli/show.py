@@ -24,8 +24,8 @@ def show(terminal: Terminal, runs: list[RunDirectory]) -> int:
         OSError: a run can't be read.
     """
     default = settings.default_tracking_uri()
-    told = [run_summary.read(run, default) for run in runs]
-    recorded = [run_contents.read(run) for run in runs]
+    told = [run_summary.read(directory, default) for directory in runs]
+    recorded = [run_contents.read(directory) for directory in runs]
     if len(runs) == 1:
         _print_one(terminal, told[0], recorded[0])
     else:
@@ -62,7 +62,7 @@ def _header(one: Summary, recorded: Contents) -> Iterable[tuple[str, str]]:
         took = formatting.duration(max(0, one.ended - spec.start_time) / 1000)
         yield "ended", f"{formatting.moment(one.ended)}, after {took}"
     yield "source", spec.source_name or ""
-    yield "directory", str(one.run.path)
+    yield "directory", str(one.directory.path)
     yield (
         "server",
         f"{one.destination or 'none known'}: {one.delivered:,} of {one.points:,} points, {one.delivery_text}",
@@ -73,11 +73,11 @@ def _header(one: Summary, recorded: Contents) -> Iterable[tuple[str, str]]:
         yield "trouble", state.trouble.message if state.trouble is not None else ""
     yield (
         "artifacts",
-        f"{formatting.counted(recorded.artifacts, 'file')} in {one.run.artifacts}" if recorded.artifacts else "",
+        f"{formatting.counted(recorded.artifacts, 'file')} in {one.directory.artifacts}" if recorded.artifacts else "",
     )
     yield "not kept", formatting.by_reason(recorded.losses)
     yield "damaged", f"{formatting.counted(recorded.bad_lines, 'line')} of the journal" if recorded.bad_lines else ""
-    yield "refused", f"{formatting.by_reason(one.refused)}, see {one.run.refused}" if one.refused else ""
+    yield "refused", f"{formatting.by_reason(one.refused)}, see {one.directory.refused}" if one.refused else ""
 
 
 def _print_texts(terminal: Terminal, title: str, values: dict[str, str]) -> None:

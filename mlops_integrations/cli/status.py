@@ -16,11 +16,11 @@ def status(terminal: Terminal, runs: list[RunDirectory]) -> int:
     """Print the status of each run; the exit code says whether something is left."""
     default = settings.default_tracking_uri()
     left = 0
-    for run in runs:
+    for directory in runs:
         try:
-            one = run_summary.read(run, default)
+            one = run_summary.read(directory, default)
         except OSError as error:
-            terminal.line(f"{run.path.name}: {error}")
+            terminal.line(f"{directory.path.name}: {error}")
             left += 1
             continue
         left += not one.complete
@@ -40,13 +40,13 @@ def _print(terminal: Terminal, one: Summary) -> None:
 
 def _details(one: Summary) -> Iterator[tuple[str, str]]:
     if one.refused:
-        yield "refused", f"{formatting.by_reason(one.refused)}, see {one.run.refused}"
+        yield "refused", f"{formatting.by_reason(one.refused)}, see {one.directory.refused}"
     if one.losses:
         yield "not kept", formatting.by_reason(one.losses)
     if one.complete:
         return
     yield "undelivered", f"{one.waiting:,} of {formatting.counted(one.points, 'point')}"
-    uploader, at_work = run_summary.uploader(one.run.path)
+    uploader, at_work = run_summary.uploader(one.directory.path)
     yield "uploader", uploader
     trouble = one.state.trouble if one.state is not None else None
     if trouble is not None:
@@ -58,7 +58,7 @@ def _details(one: Summary) -> Iterator[tuple[str, str]]:
 
 def _command(one: Summary) -> str:
     """Return the shell command that delivers the run."""
-    words = ["sync", str(one.run.path)]
+    words = ["sync", str(one.directory.path)]
     if one.destination is None:
         words += ["--to", "http://host:5000"]
     if one.status != MAYBE_RUNNING:

@@ -53,7 +53,7 @@ _MOST_NAMED: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    run: RunDirectory
+    directory: RunDirectory
     spec: RunSpec
     destination: str
     waiting: int
@@ -105,7 +105,7 @@ class Sync:
         except ValueError as error:
             raise UsageError(f"--to: {error}") from None
         try:
-            self._jobs = jobs = [job for run in runs if (job := self._plan(run, chosen.tracking_uri)) is not None]
+            self._jobs = jobs = [job for each in runs if (job := self._plan(each, chosen.tracking_uri)) is not None]
             progress = Progress(self.terminal, sum(job.waiting for job in jobs), len(jobs))
             for job in jobs:
                 self._deliver(job, chosen, progress)
@@ -115,13 +115,13 @@ class Sync:
         self._sum_up(progress)
         return self._exit_code()
 
-    def _plan(self, run: RunDirectory, default: str | None) -> _Job | None:
+    def _plan(self, directory: RunDirectory, default: str | None) -> _Job | None:
         """Return the delivery job for a run; None if nothing has to be, or can be, delivered."""
         try:
-            run_summary.check(run)
-            spec = run.spec()
-            known = cursor.load_all(run.path)
-            if not self.to and any(self._is_done(run, spec, state) for state in reversed(known)):
+            run_summary.check(directory)
+            spec = directory.spec()
+            known = cursor.load_all(directory.path)
+            if not self.to and any(self._is_done(directory, spec, state) for state in reversed(known)):
                 return None
             last = known[-1].destination if known else None
             destination = default if self.to else spec.tracking_uri or last or default
@@ -129,21 +129,21 @@ class Sync:
                 self._tally.homeless += 1
                 self._say_left(formatting.label(spec), "no tracking server is known for it")
                 return None
-            state = cursor.load(cursor.cursor_path(run.path, destination))
-            if self.to and state is not None and self._is_done(run, spec, state):
+            state = cursor.load(cursor.cursor_path(directory.path, destination))
+            if self.to and state is not None and self._is_done(directory, spec, state):
                 return None
-            return _Job(run, spec, destination, run_summary.points_waiting(run, state))
+            return _Job(directory, spec, destination, run_summary.points_waiting(directory, state))
         except OSError as error:
-            self._say_left(run.path.name, str(error))
+            self._say_left(directory.path.name, str(error))
         return None
 
-    def _is_done(self, run: RunDirectory, spec: RunSpec, state: Cursor) -> bool:
+    def _is_done(self, directory: RunDirectory, spec: RunSpec, state: Cursor) -> bool:
         """True if the server need not be contacted; counts such a run, and prints one that goes on."""
-        writers = WriterProcesses(run, presume_dead=self.close)
+        writers = WriterProcesses(directory, presume_dead=self.close)
         try:
             writers.poll()
             ended = writers.ending()
-            if not state.covers(run.sizes(), ended):
+            if not state.covers(directory.sizes(), ended):
                 return False
             if ended is not None:
                 self._tally.already += 1
@@ -156,27 +156,27 @@ class Sync:
     def _deliver(self, job: _Job, chosen: Settings, progress: Progress) -> None:
         label = formatting.label(job.spec)
         progress.begin(label)
-        writers = WriterProcesses(job.run, presume_dead=self.close)
+        writers = WriterProcesses(job.directory, presume_dead=self.close)
         try:
             server = self._server(job.destination, chosen)
             seconds = _REQUESTS_TO_WAIT_FOR * settings.access().timeout
-            with lease_of(job.run, seconds, lambda holder: self._say_waiting(label, holder)) as lease:
+            with lease_of(job.directory, seconds, lambda holder: self._say_waiting(label, holder)) as lease:
                 self._ask_for_experiment(job, label)
                 try:
-                    state = self._drain(Drain(job.run, server, writers, lease, progress), job)
+                    state = self._drain(Drain(job.directory, server, writers, lease, progress), job)
                 except GoneError:
                     if not self.as_new:
                         raise
                     self._ask_for_another(job)
-                    state = self._drain(Drain(job.run, server, writers, lease, progress), job)
+                    state = self._drain(Drain(job.directory, server, writers, lease, progress), job)
             ended = writers.ending()
             if state.artifacts_kept:
-                kept = f"artifacts: {formatting.by_reason(state.artifacts_kept)}. They stay in {job.run.artifacts}"
-                self._say("not sent", label, kept)
+                kept = formatting.by_reason(state.artifacts_kept)
+                self._say("not sent", label, f"artifacts: {kept}. They stay in {job.directory.artifacts}")
             if state.artifacts_waiting:
                 why = "" if state.trouble is None else f": {state.trouble.message}"
                 self._say_left(label, f"{formatting.counted(len(state.artifacts_waiting), 'file')}{why}")
-            elif ended is not None and state.covers(job.run.sizes(), ended):
+            elif ended is not None and state.covers(job.directory.sizes(), ended):
                 self._tally.delivered += 1
                 where = state.url or f"run {state.run_id}"
                 self._say("delivered", label, f"{formatting.counted(state.points, 'point')}, {state.status}, {where}")
@@ -196,7 +196,7 @@ class Sync:
 
     def _ask_for_experiment(self, job: _Job, label: str) -> None:
         """Store in the cursor the experiment in which to make the run, unless it may have been made already."""
-        path = cursor.cursor_path(job.run.path, job.destination)
+        path = cursor.cursor_path(job.directory.path, job.destination)
         state = cursor.load(path)
         if self.experiment is None or (state is not None and state.run_id is not None):
             return
@@ -211,7 +211,7 @@ class Sync:
 
     def _ask_for_another(self, job: _Job) -> None:
         """Replace the cursor, to make a new run for one that the server does not have; the old one is kept beside."""
-        path = cursor.cursor_path(job.run.path, job.destination)
+        path = cursor.cursor_path(job.directory.path, job.destination)
         state = cursor.load(path) or Cursor(job.destination)
         wish = secrets.token_hex(4)
         files.create(path.with_name(f"{path.name}.{wish}"), path.read_bytes())
@@ -241,7 +241,7 @@ class Sync:
         """Print which credentials a server does not get, and the command that delivers its runs with them."""
         if server.withheld is None:
             return
-        runs = [job.run.path for job in self._jobs if job.destination == server.uri]
+        runs = [job.directory.path for job in self._jobs if job.destination == server.uri]
         words: list[str | Path] = ["sync", *runs[:_MOST_NAMED], "--to", server.withheld.address]
         words += ["--close"] * self.close + ["--as-new"] * self.as_new
         words += ["--experiment", self.experiment] if self.experiment is not None else []
@@ -266,7 +266,7 @@ class Sync:
             self._say(
                 "refused",
                 formatting.label(job.spec),
-                f"{formatting.by_reason(refused)}. They stand in {job.run.refused}",
+                f"{formatting.by_reason(refused)}. They stand in {job.directory.refused}",
             )
 
     def _say_left(self, label: str, why: str) -> None:

@@ -253,7 +253,7 @@ def _choice(
         return argument
     value = env.get(variable, "").strip().lower() or default
     if value not in allowed:
-        logger.warning("mlops: %s=%r is none of %s: %r is taken", variable, value, ", ".join(allowed), default)
+        logger.warning("mlops: %s=%r is not one of %s: using %r", variable, value, ", ".join(allowed), default)
         return default
     return value
 

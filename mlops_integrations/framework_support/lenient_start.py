@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from mlops_integrations.clock import now_ms
-from mlops_integrations.config import settings as settings_module
+from mlops_integrations.config.settings import from_arguments
 from mlops_integrations.journal.records import RunSpec
 from mlops_integrations.journal.root import find_by_uid, make_run_directory, remove_if_empty
 from mlops_integrations.journal.rundir import RunDirectory
@@ -39,7 +39,7 @@ def prepare(options: Mapping[str, Any], uid: str) -> Run:
 def absent(uid: str, reason: str) -> Run:
     """Return a run without a directory: it only counts its losses, by this reason."""
     root = Path(tempfile.gettempdir())
-    chosen = settings_module.from_arguments(directory=root, mode="disabled", environ={})
+    chosen = from_arguments(directory=root, mode="disabled", environ={})
     return Run(RunSpec(uid=uid, name="run", start_time=now_ms()), RunDirectory(root), chosen, reason)
 
 
@@ -88,13 +88,13 @@ def join(options: Mapping[str, Any], uid: str, directory: Path, rank: int) -> Ru
     """
     try:
         chosen = check(options)
-        run = RunDirectory(directory)
-        if directory.is_dir() and run.spec().uid == uid:
-            spec = run.spec()
+        run_directory = RunDirectory(directory)
+        if directory.is_dir() and run_directory.spec().uid == uid:
+            spec = run_directory.spec()
         else:
             spec = make_spec(chosen, uid, options.get("run_name"), options.get("parent"))
-            run = make_run_directory(chosen.root, spec.name, uid)
-        joined = Run(structs.replace(spec, rank=rank), run, chosen)
+            run_directory = make_run_directory(chosen.root, spec.name, uid)
+        joined = Run(structs.replace(spec, rank=rank), run_directory, chosen)
         recorder_of(joined).begin()
         active_runs.started(joined)
     except Exception as error:  # at the border to a training, as above

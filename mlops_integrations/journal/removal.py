@@ -28,37 +28,37 @@ _OURS: Final = re.compile(
 """A run directory's own files (no artifacts, no ``refused.jsonl``), also under temporary names that a kill leaves."""
 
 
-def found_only_here(run: RunDirectory) -> list[Path]:
+def found_only_here(directory: RunDirectory) -> list[Path]:
     """Return the files in a run directory that are neither its own nor artifacts that its journals name.
 
     Raises:
         OSError: it can't be read.
     """
-    kept = [path for path in run.path.iterdir() if path != run.artifacts and not _is_ours(path)]
-    artifacts = _files_below(run.artifacts)
+    kept = [path for path in directory.path.iterdir() if path != directory.artifacts and not _is_ours(path)]
+    artifacts = _files_below(directory.artifacts)
     if artifacts:
-        recorded = set(_artifacts(run))
-        kept += [path for path in artifacts if path.relative_to(run.path).as_posix() not in recorded]
+        recorded = set(_artifacts(directory))
+        kept += [path for path in artifacts if path.relative_to(directory.path).as_posix() not in recorded]
     return sorted(kept)
 
 
-def remove(run: RunDirectory, check: Callable[[RunDirectory], None]) -> None:
+def remove(directory: RunDirectory, check: Callable[[RunDirectory], None]) -> None:
     """Remove a run directory. The caller holds its lease, which is removed too.
 
     Args:
-        run: the run directory.
+        directory: the run directory.
         check: called once the directory is hidden, with its hidden place; if it raises, the directory is brought back.
 
     Raises:
         OSError: it can't be removed.
     """
-    doomed = run.path.with_name(f".{run.path.name}.{secrets.token_hex(4)}.removed")
+    doomed = directory.path.with_name(f".{directory.path.name}.{secrets.token_hex(4)}.removed")
     try:
-        run.path.rename(doomed)
+        directory.path.rename(doomed)
         check(RunDirectory(doomed))
     except BaseException:  # Ctrl-C too: the directory comes back in any case
         if doomed.exists():
-            doomed.rename(run.path)
+            doomed.rename(directory.path)
         raise
     _delete(doomed)
 
@@ -102,8 +102,8 @@ def _files_below(directory: Path) -> list[Path]:
     return [Path(at) / name for at, _, names in os.walk(directory) for name in names]
 
 
-def _artifacts(run: RunDirectory) -> Iterator[str]:
-    for path in run.journals():
+def _artifacts(directory: RunDirectory) -> Iterator[str]:
+    for path in directory.journals():
         journal = JournalReader(path)
         try:
             yield from (record.file for record in journal if isinstance(record, Artifact))

@@ -121,10 +121,10 @@ def run_directories(root: Path) -> Iterator[RunDirectory]:
 
 def find_by_uid(root: Path, uid: str) -> RunDirectory | None:
     """Return the run directory of a uid in a root."""
-    for run in run_directories(root):
+    for directory in run_directories(root):
         try:
-            if run.spec().uid == uid:
-                return run
+            if directory.spec().uid == uid:
+                return directory
         except RunDirectoryError:
             continue
     return None
@@ -147,9 +147,9 @@ def remove_if_empty(path: Path) -> None:
 
 def find_by_run_id(root: Path, run_id: str) -> RunDirectory | None:
     """Return the run directory in a root that is, or was before ``sync --as-new``, delivered to this run id."""
-    for run in run_directories(root):
-        if rundir.another_owner(run.path) is None and any(
-            run_id in {s.run_id, *s.replaced} for s in cursor.load_all(run.path)
+    for directory in run_directories(root):
+        if rundir.another_owner(directory.path) is None and any(
+            run_id in {s.run_id, *s.replaced} for s in cursor.load_all(directory.path)
         ):
-            return run
+            return directory
     return None

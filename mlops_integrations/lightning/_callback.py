@@ -114,8 +114,8 @@ class MLOpsCallback(_base.Callback):  # type: ignore[misc]  # as above
         elif self._logger not in ours:
             self._logger = ours[0]
             if not self._said:
-                text = "mlops: the trainer has another MLOpsLogger or MLOpsCallback: what this was given is not used"
-                logger.warning(text)
+                text = "mlops: this Trainer already has an MLOpsLogger: the arguments of this %s are ignored. %s"
+                logger.warning(text, type(self).__name__, "Remove one of the two")
                 self._said = True
         if stage == "fit" and trainer.strategy.restore_checkpoint_after_setup:
             self._logger.hold()

@@ -102,7 +102,7 @@ def base_of(artifact_path: object) -> PurePosixPath:
     return base
 
 
-def found_at(source: Path, run: RunDirectory) -> Found:
+def found_at(source: Path, directory: RunDirectory) -> Found:
     """List the files to keep, before anything is copied.
 
     Raises:
@@ -116,10 +116,10 @@ def found_at(source: Path, run: RunDirectory) -> Found:
         return Found([(source, PurePosixPath(source.name))])
     if not stat.S_ISDIR(mode):
         raise _no_file(source, mode)
-    if _is_at(source, run.path) or _is_within(source, run.artifacts):
+    if _is_at(source, directory.path) or _is_within(source, directory.artifacts):
         text = f"{shown(source)} holds the run's own records and files: give the path of a file or directory of yours"
         raise UnfitError(NO_FILE, str(source), text)
-    return _found_below(source, run.path)
+    return _found_below(source, directory.path)
 
 
 def _found_below(source: Path, run: Path) -> Found:

@@ -42,7 +42,7 @@ def keep(recorder: Recorder, given: object, artifact_path: object, *, wait: bool
         return
     try:
         base, source = base_of(artifact_path), path_of(given)
-        found = found_at(source, recorder.run)
+        found = found_at(source, recorder.directory)
     except UnfitError as error:
         recorder.lose(error.reason, 1, str(error), about=error.about, every=True)
         return
@@ -59,7 +59,7 @@ def _keep_file(recorder: Recorder, file: Path, target: PurePosixPath, *, wait: b
     def lose(error: Exception) -> None:
         recorder.lose(NOT_COPIED, 1, str(error), about=str(file), every=True)
 
-    store, now = recorder.run.artifacts, now_ms()
+    store, now = recorder.directory.artifacts, now_ms()
     try:
         if wait:
             recorder.append(snapshot(file, target, store, now), 1)

@@ -126,7 +126,7 @@ class Messages:
             missing,
             escaped(sync_command(self._directory, to)),
         )
-        self.once("another server", "it goes to %s; to another server with --to URI", destination)
+        self.once("another server", "the destination is %s; --to URI delivers to another server", destination)
 
 
 def sync_command(directory: Path, to: str | None = None) -> str:

@@ -39,19 +39,19 @@ class Recorder:
     def __init__(
         self,
         spec: RunSpec,
-        run: RunDirectory,
+        directory: RunDirectory,
         settings: Settings,
         off: str | None,
         opened: Callable[[Recorder], None],
     ) -> None:
         self._opened = opened
         self.spec = spec
-        self.run = run
+        self.directory = directory
         self.settings = settings
         self.off = off
         self.lock = threading.RLock()
-        self.messages = Messages(run.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
-        self.view = CursorView(run.path, settings.tracking_uri)
+        self.messages = Messages(directory.path, quiet=settings.quiet or spec.rank > 0, silent=off == DISABLED)
+        self.view = CursorView(directory.path, settings.tracking_uri)
         self.look_at = 0
         """Time (ms since 1970) of the next periodic check; each log call compares the current time with it.
 
@@ -61,9 +61,9 @@ class Recorder:
         """Called once, when a journal file has been opened."""
         self.before_end: Callable[[float], None] | None = None
         """Called before the end is written, to record pending values; gets the seconds that it may take."""
-        self._supervisor = Supervisor(run, settings)
+        self._supervisor = Supervisor(directory, settings)
         self.delivery = DeliveryWatch(
-            run, self.view, settings, self.messages, self._supervisor, spec.rank, off is not None, self._logged
+            directory, self.view, settings, self.messages, self._supervisor, spec.rank, off is not None, self._logged
         )
         self._was_opened = False
         self._writer: JournalWriter | None = None
@@ -105,12 +105,12 @@ class Recorder:
         state = self.view.now()
         is_first, self._was_opened = not self._was_opened, True
         if is_first:
-            ends = (rundir.end_of(path) for path in self.run.journals())
+            ends = (rundir.end_of(path) for path in self.directory.journals())
             self._not_before = max((end.time + 1 for end in ends if end is not None), default=0)
         self._points_before += self._points
         self._points, self._losses_written = 0, 0
         self._writer = JournalWriter(
-            self.run.path,
+            self.directory.path,
             Header(FORMAT, self.spec.uid, identity.me(), max(now, self._not_before), VERSION),
             self.spec,
         )
@@ -118,7 +118,7 @@ class Recorder:
         self.delivery.opened(state)
         self.look_at = now + LOOK_MS
         if is_first:
-            point_latest_to(self.run.path)
+            point_latest_to(self.directory.path)
         self._opened(self)
         self._supervisor.start()
         tell, self.when_opened = self.when_opened, None
@@ -221,7 +221,7 @@ class Recorder:
                 writer.close()
                 self.delivery.stop()
                 lost = max(0, self._logged() - self.delivery.points)
-                self.lose(DELETED, lost, f"{self.run.path}, with {lost:,} points that had not been delivered")
+                self.lose(DELETED, lost, f"{self.directory.path}, with {lost:,} points that had not been delivered")
         return True
 
     # -- ending -------------------------------------------------------------------------------------------------
@@ -265,14 +265,14 @@ class Recorder:
             self._writer = None
             self.delivery.ended(self._end_of_file(self._end, writer.path.name, kept=kept))
             self._say_losses()
-        self.run.wake()
+        self.directory.wake()
 
     def _logged(self) -> int:
         return self._points_before + self._points
 
     def _end_of_file(self, end: End, name: str, *, kept: bool) -> EndOfFile:
         try:
-            sizes = self.run.sizes()
+            sizes = self.directory.sizes()
         except OSError:  # as in ``look``
             return EndOfFile(end, None, None)
         own = {name: sizes.get(name, 0)}

@@ -87,7 +87,7 @@ class Run:
     @property
     def directory(self) -> Path:
         """The run directory. With tracking disabled it does not exist."""
-        return self._recorder.run.path
+        return self._recorder.directory.path
 
     @property
     def run_id(self) -> str | None:
@@ -273,7 +273,7 @@ class Run:
         if not self._metric_input.settle(timeout):
             return False
         try:
-            sizes = recorder.run.sizes()
+            sizes = recorder.directory.sizes()
         except OSError:  # it can't be read at the moment
             return False
         return recorder.delivery.wait_until(lambda: recorder.delivery.covered(sizes), deadline - time.monotonic())
@@ -351,7 +351,7 @@ class Run:
         recorder = self._recorder
         return {
             "spec": recorder.spec,
-            "directory": recorder.run.path,
+            "directory": recorder.directory.path,
             "settings": recorder.settings.without_secrets(),
             "off": recorder.off,
         }
@@ -368,4 +368,4 @@ def recorder_of(run: Run) -> Recorder:
 def adopted(run: Run) -> Run:
     """Return a parent process's run for the forked process that continues it, with a journal file of its own."""
     recorder = recorder_of(run)
-    return Run(recorder.spec, recorder.run, recorder.settings)
+    return Run(recorder.spec, recorder.directory, recorder.settings)

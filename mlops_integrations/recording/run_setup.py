@@ -15,8 +15,7 @@ from msgspec import structs
 
 from mlops_integrations.clock import now_ms
 from mlops_integrations.config import launch
-from mlops_integrations.config import settings as settings_module
-from mlops_integrations.config.settings import Settings
+from mlops_integrations.config.settings import DEFAULT_EXPERIMENT, Settings
 from mlops_integrations.errors import RunDirectoryError
 from mlops_integrations.journal.records import UID_PREFIX, RunSpec
 from mlops_integrations.journal.root import find_by_label, find_by_run_id, find_by_uid, make_run_directory
@@ -90,7 +89,7 @@ def make_spec(chosen: Settings, uid: str, name: str | None, parent: Run | str | 
         name=str(name) if name else _script_name(),
         start_time=now_ms(),
         tracking_uri=chosen.tracking_uri,
-        experiment_name=chosen.experiment_name or settings_module.DEFAULT_EXPERIMENT,
+        experiment_name=chosen.experiment_name or DEFAULT_EXPERIMENT,
         experiment_id=chosen.experiment_id,
         parent=parent.uid if isinstance(parent, Run) else parent,
         parent_directory=str(parent.directory) if isinstance(parent, Run) else None,

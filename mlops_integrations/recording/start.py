@@ -7,8 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from mlops_integrations.config import settings as settings_module
-from mlops_integrations.config.settings import Settings
+from mlops_integrations.config.settings import Settings, from_arguments
 from mlops_integrations.recording.run import Run
 from mlops_integrations.recording.run_setup import announce, make_run, new_uid
 
@@ -81,7 +80,7 @@ def check(options: Mapping[str, Any]) -> Settings:
             kind = type(options[name]).__name__
             raise ValueError(f"{name}= takes a Run, its uid or a server's run id as a text, not {kind}")  # noqa: TRY004
     resume = options.get("resume")
-    return settings_module.from_arguments(
+    return from_arguments(
         experiment_name=options.get("experiment_name"),
         experiment_id=options.get("experiment_id"),
         tracking_uri=options.get("tracking_uri"),

@@ -21,8 +21,8 @@ _EVERY_SECONDS: Final = 1.0
 class JournalSync:
     """Syncs the journal files that have grown."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
+    def __init__(self, directory: RunDirectory) -> None:
+        self._run = directory
         self._synced: dict[Path, int] = {}
 
     @contextlib.contextmanager

@@ -20,15 +20,15 @@ class JournalFeed:
     """The journal of one run directory, read into chunks.
 
     Args:
-        run: the run directory.
+        directory: the run directory.
         state: the cursor, where reading begins.
 
     Raises:
         RunDirectoryError: the journal can't be read.
     """
 
-    def __init__(self, run: RunDirectory, state: Cursor) -> None:
-        self._run = run
+    def __init__(self, directory: RunDirectory, state: Cursor) -> None:
+        self._directory = directory
         self._state = state
         self._readers: dict[Path, JournalReader] = {}
         self._waiting: tuple[JournalReader, Record] | None = None
@@ -37,7 +37,7 @@ class JournalFeed:
         """Journal file name -> offset of its first record that is in no chunk yet."""
         self.chunk = Chunk()
         """Records that were read and not yet taken."""
-        self.spec = run.spec()
+        self.spec = directory.spec()
         """The run, as its newest journal file says."""
 
     @property
@@ -98,13 +98,13 @@ class JournalFeed:
 
     def _readers_in_turn(self) -> Iterator[JournalReader]:
         """Yield readers of files with unread records, and of the newest file; each is opened when its turn comes."""
-        journals = self._run.journals()
+        journals = self._directory.journals()
         for path in journals:
             newest = path == journals[-1]
             begin = self.positions.get(path.name, self._state.positions.get(path.name, 0))
             if path not in self._readers and (newest or path.stat().st_size > begin):
                 self._readers[path] = JournalReader(path, begin)
-                self.spec = self._run.spec() if newest else self.spec
+                self.spec = self._directory.spec() if newest else self.spec
             if path in self._readers:
                 yield self._readers[path]
                 if not newest:

@@ -57,22 +57,22 @@ def main(directory: str, parent: str, destination: str = "") -> None:
     from mlops_integrations.upload.worker import UploadWorker
 
     _begin_log()
-    run = RunDirectory(Path(directory))
+    run_directory = RunDirectory(Path(directory))
     hours = _Hours(settings.linger())
     pid, _, rest = parent.partition(":")
     pidfd, _, start_time = rest.partition(":")
     delivery = UploadWorker(
-        run,
+        run_directory,
         "side process",
         lambda: hours.over(training_is_gone=delivery.writers.over),
         destination or None,
         settings.access(),
         {(int(pid), start_time or None): int(pidfd)} if pidfd else {},
-        lambda leaving: run.say_ready(leaving=leaving),
+        lambda leaving: run_directory.say_ready(leaving=leaving),
     )
     with contextlib.suppress(OSError):  # a disk that fails for a moment: the worker reports it and tries again
         delivery.writers.poll()
-    run.say_ready()
+    run_directory.say_ready()
     hours.watch(lambda: delivery.writers.nobody_to_wait_for_now)
     try:
         delivery.run()
@@ -83,7 +83,7 @@ def main(directory: str, parent: str, destination: str = "") -> None:
         sys.exit(1)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)  # interpreter exit removes handlers: a signal would kill us
-    run.say_ready(leaving=True)
+    run_directory.say_ready(leaving=True)
     logging.getLogger(_PACKAGE).info("done")
 
 

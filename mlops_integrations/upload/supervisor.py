@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from mlops_integrations.config import settings as settings_module
-from mlops_integrations.config.settings import Settings
+from mlops_integrations.config.settings import Settings, access, side_process_environment
 from mlops_integrations.journal import cursor, files, identity, lease
 from mlops_integrations.journal.rundir import RunDirectory
 from mlops_integrations.untrusted import escaped
@@ -32,8 +31,8 @@ _SCRIPT: Final = Path(__file__).with_name("side_process.py")
 class Supervisor:
     """Makes sure that one run directory is delivered (or at least watched) while this process lives."""
 
-    def __init__(self, run: RunDirectory, settings: Settings) -> None:
-        self._run = run
+    def __init__(self, directory: RunDirectory, settings: Settings) -> None:
+        self._directory = directory
         self._settings = settings
         self._process: DetachedProcess | None = None
         self._thread: threading.Thread | None = None
@@ -59,16 +58,16 @@ class Supervisor:
             return
         if not process.ended():
             late = time.monotonic() - self._started_at > _READY_SECONDS
-            if late and self._run.word_of(process.pid) is None and not self._has_thread():
+            if late and self._directory.word_of(process.pid) is None and not self._has_thread():
                 self._fall_back(f"not ready within {_READY_SECONDS:g} s")
             return
         self._process = None
-        self._failures += self._run.word_of(process.pid) != -process.pid  # one that exits in order says so before
+        self._failures += self._directory.word_of(process.pid) != -process.pid  # one that exits in order says so before
         if self._work_is_left() and not self._has_thread():
             if self._failures < _MOST_FAILURES:
                 self.start()
             else:
-                self._fall_back(f"it failed {self._failures} times, {self._run.log} may tell why")
+                self._fall_back(f"it failed {self._failures} times, {self._directory.log} may tell why")
 
     def wait_for_end(self, seconds: float) -> None:
         """Give a finished side process a moment to exit, so that no process is left behind after ``finish()``."""
@@ -77,19 +76,19 @@ class Supervisor:
 
     def _at_work(self) -> bool:
         if self._process is not None and not self._process.ended():
-            return self._run.word_of(self._process.pid) != -self._process.pid
-        return self._has_thread() or lease.live_holder(self._run.path) is not None
+            return self._directory.word_of(self._process.pid) != -self._process.pid
+        return self._has_thread() or lease.live_holder(self._directory.path) is not None
 
     def _has_thread(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def _work_is_left(self) -> bool:
-        ended = self._run.ending()
+        ended = self._directory.ending()
         destination = self._settings.destination
         if destination is None or ended is None:
             return ended is None
-        state = cursor.load(cursor.cursor_path(self._run.path, destination))
-        return state is None or not (state.stopped or state.covers(self._run.sizes(), ended))
+        state = cursor.load(cursor.cursor_path(self._directory.path, destination))
+        return state is None or not (state.stopped or state.covers(self._directory.sizes(), ended))
 
     def _start_process(self) -> None:
         self._started_at = time.monotonic()
@@ -99,20 +98,20 @@ class Supervisor:
         search_path = os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
         pidfd = _own_pidfd()
         try:
-            log = files.open_private(self._run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            log = files.open_private(self._directory.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 self._process = detached_process.start(
                     [
                         sys.executable,
                         "-I",
                         str(_SCRIPT),
-                        str(self._run.path),
+                        str(self._directory.path),
                         _parent(pidfd),
                         self._settings.destination or "",
                     ],
                     log=log,
-                    directory=self._run.path,
-                    environment=settings_module.side_process_environment(self._settings, search_path),
+                    directory=self._directory.path,
+                    environment=side_process_environment(self._settings, search_path),
                     descriptors=() if pidfd is None else (pidfd,),
                 )
             finally:
@@ -143,7 +142,7 @@ class Supervisor:
         from mlops_integrations.upload.worker import UploadWorker
 
         worker = UploadWorker(
-            self._run, "thread", lambda: False, self._settings.destination, settings_module.access(self._settings)
+            self._directory, "thread", lambda: False, self._settings.destination, access(self._settings)
         )
         thread = threading.Thread(target=_run_thread, args=(worker,), name="mlops-uploader", daemon=True)
         try:

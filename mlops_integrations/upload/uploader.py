@@ -49,28 +49,28 @@ class Uploader:
 
     def __init__(
         self,
-        run: RunDirectory,
+        directory: RunDirectory,
         backend: Backend,
         destination: str,
         writers: WriterProcesses,
         context: UploadContext,
         on_progress: Callable[[Cursor], None] = lambda _: None,
     ) -> None:
-        self._run = run
+        self._directory = directory
         self._backend = backend
         self._writers = writers
         self._on_progress = on_progress
-        path = cursor.cursor_path(run.path, destination)
+        path = cursor.cursor_path(directory.path, destination)
         # An unreadable cursor (a power failure may leave it empty) may have known a run: that is looked for.
         self.state = cursor.load(path) or Cursor(destination, intent=0 if path.exists() else None)
         self._pacer = Pacer(context.rng)
         self._calls = ServerCalls(self.state, path, self._pacer, context, self._tend)
         self._tend_at = 0.0
         self._creation = RunCreation(backend, self.state, self._calls)
-        self._artifacts = Artifacts(run.path, backend, self.state, self._calls, context.rng)
-        self._feed = JournalFeed(run, self.state)
+        self._artifacts = Artifacts(directory.path, backend, self.state, self._calls, context.rng)
+        self._feed = JournalFeed(directory, self.state)
         self._sender = Sender(backend, self.state, self._calls, self._feed.spec.uid)
-        rejected = RejectedRecords(run.refused, self.state)
+        rejected = RejectedRecords(directory.refused, self.state)
         self._delivery = BatchDelivery(backend, self.state, self._calls, self._sender, rejected)
         self._status = RunStatus(backend, self.state, self._calls, self._creation, self._delivery, on_progress)
 
@@ -95,7 +95,7 @@ class Uploader:
 
     def _deliver_all(self, *, follow: bool) -> Result:
         # A run that goes on may grow faster than it is delivered: a drain ends where the journal ends now.
-        until = None if follow else self._run.sizes()
+        until = None if follow else self._directory.sizes()
         if self.state.stopped:
             self.state.trouble = None  # it may be solved by now: if not, it is noted again, with a new time
         try:
@@ -116,7 +116,9 @@ class Uploader:
             full = self._fill()
             hurry = self._calls.woken() or hurry or ended is not None
             if self.state.run_id is None:
-                self._creation.open(self._feed.spec, self._run.sizes(), known_elsewhere=self._is_known_elsewhere())
+                self._creation.open(
+                    self._feed.spec, self._directory.sizes(), known_elsewhere=self._is_known_elsewhere()
+                )
             orphaned = ended is not None and self._writers.final
             if self._feed.chunk:
                 if self._pacer.may_send(self._calls.now(), full=full or until is not None, hurry=hurry):
@@ -156,7 +158,7 @@ class Uploader:
         return Result(delivered=True, closed=closed) if closed or drains else None
 
     def _is_known_elsewhere(self) -> bool:
-        others = cursor.load_all(self._run.path)
+        others = cursor.load_all(self._directory.path)
         return any(other.run_id is not None and other.destination != self.state.destination for other in others)
 
     def _tend(self) -> None:
@@ -192,7 +194,7 @@ class Uploader:
     def _save_positions(self) -> None:
         # A file name that is in the cursor, but lost by a power failure, would be given to another file.
         for name in self._feed.positions.keys() - self.state.positions.keys():
-            files.sync_name(self._run.path / name)
+            files.sync_name(self._directory.path / name)
         self.state.positions.update(self._feed.positions)
         self._delivery.commit()
         self.state.bad_lines = self._feed.bad_lines

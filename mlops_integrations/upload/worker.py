@@ -29,7 +29,7 @@ class UploadWorker:
     """Background job: delivers one run directory, or (no destination) only watches for the trainer's death.
 
     Args:
-        run: the run directory.
+        directory: the run directory.
         kind: how the lease names this holder, "side process" or "thread".
         stop: returns True to stop; asked several times a second.
         destination: the server; None: only watch.
@@ -40,7 +40,7 @@ class UploadWorker:
 
     def __init__(
         self,
-        run: RunDirectory,
+        directory: RunDirectory,
         kind: str,
         stop: Callable[[], bool],
         destination: str | None,
@@ -50,11 +50,11 @@ class UploadWorker:
     ) -> None:
         self._say_leaving = say_leaving
         self._access = access
-        self.writers = WriterProcesses(run, pidfds=pidfds)
-        self._run = run
+        self.writers = WriterProcesses(directory, pidfds=pidfds)
+        self._directory = directory
         self._stop = stop
-        self._lease = Lease(run.path, kind)
-        self._sync = JournalSync(run)
+        self._lease = Lease(directory.path, kind)
+        self._sync = JournalSync(directory)
         self._destination = destination
         self._refused_by_server = False
         self._disk_trouble: str | None = None
@@ -69,7 +69,7 @@ class UploadWorker:
         try:
             while not self._stop():
                 try:
-                    if not self._run.journals():
+                    if not self._directory.journals():
                         logger.warning("mlops: the run directory was deleted: there is nothing left to deliver")
                         return
                     self.writers.poll()
@@ -84,13 +84,13 @@ class UploadWorker:
 
     def _finished(self) -> bool:
         """True when nothing is left to do: all is delivered, by any uploader, or will be delivered by hand."""
-        ended = self._run.ending()
+        ended = self._directory.ending()
         if ended is None or not self.writers.final:
             return False
         if self._destination is None or self._refused_by_server:
             return True
-        state = cursor.load(cursor.cursor_path(self._run.path, self._destination))
-        return state is not None and state.covers(self._run.sizes(), ended)
+        state = cursor.load(cursor.cursor_path(self._directory.path, self._destination))
+        return state is not None and state.covers(self._directory.sizes(), ended)
 
     def _left(self) -> bool:
         """Announce the exit, then look again: a process that re-opens the run sees the announcement, or we its file."""
@@ -121,14 +121,14 @@ class UploadWorker:
         from mlops_integrations.backends.registry import open_backend
 
         backend = open_backend(destination, self._access)
-        context = UploadContext(stop=self._is_wanted_elsewhere, wake_time=self._run.wake_time)
-        Uploader(self._run, backend, destination, self.writers, context).follow()
+        context = UploadContext(stop=self._is_wanted_elsewhere, wake_time=self._directory.wake_time)
+        Uploader(self._directory, backend, destination, self.writers, context).follow()
 
     def _is_wanted_elsewhere(self) -> bool:
         return not self._lease.keep() or self._stop() or self._lease.asked()
 
     def _say_who_delivers(self) -> None:
-        holder = live_holder(self._run.path)
+        holder = live_holder(self._directory.path)
         if holder is not None and holder.token != self._other:
             self._other = holder.token
             logger.info("%s delivers; taking over when it is gone", holder)

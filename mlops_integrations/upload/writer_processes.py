@@ -22,20 +22,20 @@ class WriterProcesses:
     """Every journal file's writer.
 
     Args:
-        run: the run directory.
+        directory: the run directory.
         presume_dead: writers that can't be judged from here count as dead (``sync --close``).
         pidfds: descriptors of processes, by pid and start time, opened when these surely lived.
     """
 
     def __init__(
         self,
-        run: RunDirectory,
+        directory: RunDirectory,
         *,
         presume_dead: bool = False,
         pidfds: Mapping[tuple[int, str | None], int] | None = None,
     ) -> None:
         self._pidfds = dict(pidfds or {})
-        self._run = run
+        self._directory = directory
         self._presume_dead = presume_dead
         self._processes: dict[Path, _Process] = {}
         self._by_writer: dict[Identity, _Process] = {}
@@ -43,7 +43,7 @@ class WriterProcesses:
 
     def poll(self) -> None:
         """Check every writer, and write down the end of those that are newly gone."""
-        for path in self._run.journals():
+        for path in self._directory.journals():
             if path not in self._processes:
                 header, _ = reader.read_start(path)
                 if header is not None:
@@ -54,7 +54,7 @@ class WriterProcesses:
                     self._processes[path] = process
                     process.paths.append(path)
                     if process.exit is not None:
-                        self._run.note_exit(path, process.exit)
+                        self._directory.note_exit(path, process.exit)
         for process in self._by_writer.values():
             if not process.gone:
                 self._look(process)
@@ -71,13 +71,13 @@ class WriterProcesses:
 
     def _note(self, process: _Process, gone: Exit) -> None:
         for path in process.paths:
-            self._run.note_exit(path, gone)
+            self._directory.note_exit(path, gone)
         process.exit = gone
         process.let_go()
 
     def ending(self) -> Ending | None:
         """How the run ended; None while a writer may still write."""
-        return self._run.ending()
+        return self._directory.ending()
 
     @property
     def final(self) -> bool:

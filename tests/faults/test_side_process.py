@@ -209,7 +209,7 @@ supervisor._READY_SECONDS = 0.0
 first = mlops.start_run(experiment_name='hosts')
 second = mlops.start_run(resume=first.uid)
 second._recorder._supervisor._start_process()
-words = first._recorder.run
+words = first._recorder.directory
 pids = {one._recorder._supervisor._process.pid for one in (first, second)}
 while not pids <= {abs(word) for word in words._words()}:
     time.sleep(0.01)
@@ -230,7 +230,7 @@ def test_two_at_once_are_both_seen_to_be_there(trainer: Trainer, fake: FakeMlflo
 
 HINDRANCES = {
     "too many open files": "resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) - 1, most))",
-    "a log that can't be written": "os.mkdir(driver._run.log)",
+    "a log that can't be written": "os.mkdir(driver._directory.log)",
     "a python that can't be executed": "sys.executable = sys.argv[0]",
     "a python without our libraries": "sys.path[:] = []; sys.executable = program('exec {} -S \"$@\"')",
     "one that is killed at once": "sys.executable = program('kill -9 $$')",

@@ -349,7 +349,7 @@ class TestDoor:
         assert swallowed
         assert {bug} == set(swallowed)
         run = training.integration._handle.prepared
-        in_journal = recorded(run.directory).losses if run._recorder.run.journals() else {}
+        in_journal = recorded(run.directory).losses if run._recorder.directory.journals() else {}
         assert {"internal error": len(swallowed)} == (in_journal or run._recorder._losses)  # there once it has ended
         assert 1 == said(caplog, "RuntimeError: our own bug")
 
