@@ -120,7 +120,7 @@ def test_lightning_beside_an_integration_of_ours(
     (run,) = runs()
     assert "mine" == run.spec.experiment_name
     assert model.logged == run.curve("train/loss")
-    assert "not used" not in caplog.text
+    assert "are ignored" not in caplog.text
 
 
 def test_lightning_in_the_users_run(runs: Runs, local: Options, digits: Any) -> None:

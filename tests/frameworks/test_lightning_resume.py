@@ -104,7 +104,7 @@ def test_what_is_not_used_is_said(local: Options, caplog: pytest.LogCaptureFixtu
     fitting, model = fit(callback, logger=MLOpsLogger(run_name="used", **local))
     fitting.test(model, batches(), verbose=False)
     assert "used" == callback.run.name
-    assert 1 == caplog.text.count("what this was given is not used")
+    assert 1 == caplog.text.count("the arguments of this MLOpsCallback are ignored")
 
 
 def test_a_given_run_and_a_given_logger(recorded: Read, local: Options) -> None:
