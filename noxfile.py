@@ -23,6 +23,10 @@ SIDE_BY_SIDE = ("-n", "3", "--dist", "worksteal")
 """Three tests at a time, which much of their time wait; ``-- -n 0`` runs one after the other."""
 
 
+LAZILY = "--no-compile"
+"""For pip: modules are compiled when they are imported, which most of the large packages' never are. Half the time."""
+
+
 def group(name: str) -> list[str]:
     """The packages of a dependency group."""
     return list(nox.project.dependency_groups(PROJECT, name))
@@ -61,14 +65,14 @@ def tests_on(session: nox.Session, version: str) -> None:
 @nox.session
 def server(session: nox.Session) -> None:
     """Against a real MLflow server, read back through MLflow's own client."""
-    session.install(".", "mlflow", *group("test"), *CONSTRAINTS)
+    session.install(LAZILY, ".", "mlflow", *group("test"), *CONSTRAINTS)
     session.run("pytest", *SIDE_BY_SIDE, "tests/server", *session.posargs)
 
 
 @nox.session(tags=["extended"])
 def oracle(session: nox.Session) -> None:
     """Oracle AI Data Platform: a gateway as its documents describe it, before a real MLflow server."""
-    session.install(".[oracle]", "aidp-python-client", *group("test"), *CONSTRAINTS)
+    session.install(LAZILY, ".[oracle]", "aidp-python-client", *group("test"), *CONSTRAINTS)
     env = server_environment(session)
     # One test is a notebook of Oracle's, which has MLflow and us in one place.
     session.run(env["TEST_SERVER_PYTHON"], "-m", "pip", "install", "-q", "msgspec", external=True)
@@ -78,7 +82,7 @@ def oracle(session: nox.Session) -> None:
 @nox.session(tags=["extended"])
 def faults(session: nox.Session) -> None:
     """The promises under fire; ``FAULT_SEEDS=5000 nox -s faults`` tries more than CI has time for."""
-    session.install(".", "mlflow", *group("test"), *CONSTRAINTS)
+    session.install(LAZILY, ".", "mlflow", *group("test"), *CONSTRAINTS)
     if sys.version_info[:2] == (3, 11):
         session.install("atheris", *CONSTRAINTS)  # elsewhere it would have to be compiled
     session.run("pytest", *SIDE_BY_SIDE, "tests/faults", *session.posargs)
@@ -164,23 +168,28 @@ def build(session: nox.Session) -> None:
 def install_frameworks(session: nox.Session, versions: str) -> None:
     """All frameworks into one environment; torch first, so that nothing else chooses it."""
     constraints = CONSTRAINTS if versions == "latest" else ("-c", "tests/constraints-oldest.txt")
-    session.install("torch", *constraints)
-    session.install(".[accelerate,cli,keras,lightning,transformers]", *group(f"frameworks-{versions}"), *constraints)
+    session.install(LAZILY, "torch", *constraints)
+    ours = ".[accelerate,cli,keras,lightning,transformers]"
+    session.install(LAZILY, ours, *group(f"frameworks-{versions}"), *constraints)
 
 
 def server_environment(session: nox.Session) -> dict[str, str]:
-    """An environment with MLflow's server, apart from the frameworks, whose requirements are others."""
-    environment = Path(session.create_tmp()).resolve() / "server"
+    """An environment with MLflow's server, apart from the frameworks, whose requirements are others.
+
+    Sessions share it: it holds a tool of theirs, whose version ``tests/constraints.txt`` says each time.
+    """
+    environment = Path(session.cache_dir).resolve() / "mlflow-server"
     python = environment / "bin" / "python"
-    session.run("python", "-m", "venv", "--clear", str(environment))
-    session.run(str(python), "-m", "pip", "install", "-q", "mlflow", *CONSTRAINTS, external=True)
+    if not python.exists():
+        session.run("python", "-m", "venv", str(environment))
+    session.run(str(python), "-m", "pip", "install", "-q", LAZILY, "mlflow", *CONSTRAINTS, external=True)
     return {"TEST_SERVER_PYTHON": str(python)}
 
 
 def install_peer(session: nox.Session, python: Path, home: Path, packages: tuple[str, ...]) -> None:
     """An old server into an environment of its own, by ``venv``: virtualenv can't make any for Python 3.6 and 3.7."""
     session.run(str(python), "-m", "venv", "--clear", str(home), external=True)
-    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q"]
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", LAZILY]
     env = {"LC_ALL": "C.UTF-8"}
     if python.name in {"python3.6", "python3.7", "python3.9"}:
         # A local folder of wheels may hold files for newer Pythons, and pip does not look.
