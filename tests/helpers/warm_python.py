@@ -1,7 +1,7 @@
 """Runs scripts in forks of a Python that has imported a framework: its seconds of imports once, not for each script.
 
-A script runs as by ``python script.py``: as ``__main__``, in a process of its own with arguments, directory, environment
-and streams of its own, up to the real exit of the interpreter. It is not for scripts that are about importing.
+A script runs as by ``python script.py``: as ``__main__``, in a process of its own, with its own arguments, directory,
+environment and streams, up to the real exit of the interpreter. It is not for scripts that are about importing.
 """
 
 from __future__ import annotations
@@ -102,14 +102,10 @@ def become(wanted: Mapping[str, Any]) -> None:
     os.chdir(wanted["directory"])
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    for descriptor, name, mode in (
-        (0, os.devnull, os.O_RDONLY),
-        (1, "stdout", os.O_WRONLY),
-        (2, "stderr", os.O_WRONLY),
-    ):
-        opened = os.open(os.path.join(wanted["streams"], name), mode | os.O_CREAT, 0o600)
-        os.dup2(opened, descriptor)
-        os.close(opened)
+    streams = Path(wanted["streams"])
+    for descriptor, path in enumerate((Path(os.devnull), streams / "stdout", streams / "stderr")):
+        with path.open("wb" if descriptor else "rb") as stream:
+            os.dup2(stream.fileno(), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
     sys.argv = [wanted["script"], *wanted["arguments"]]
