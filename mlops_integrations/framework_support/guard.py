@@ -9,19 +9,19 @@ from typing import Any, TypeVar, cast
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
-def guarded(hook: Hook) -> Hook:
+def guarded(method: Hook) -> Hook:
     """Decorator for a framework's hook: an internal error is counted and reported, and does not reach the training.
 
     For methods of classes that keep their RunHandle in ``_handle``.
     """
 
-    @functools.wraps(hook)
+    @functools.wraps(method)
     def wrapper(self: Any, *args: object, **kwargs: object) -> None:
         try:
-            hook(self, *args, **kwargs)
+            method(self, *args, **kwargs)
         except Exception as error:  # whatever it is, it must not end a training
             if not hasattr(self, "_handle"):
-                raise TypeError(f"{hook.__qualname__} was called for the class: give an instance, with ()") from None
+                raise TypeError(f"{method.__qualname__} was called for the class: give an instance, with ()") from None
             self._handle.swallow(error)
 
     return cast("Hook", wrapper)

@@ -67,7 +67,7 @@ class CheckpointRecorder:
         return {"_savers": [], "_recorded": self._recorded}  # a copy of the trainer has savers of its own
 
 
-def restored(state: Mapping[str, Any]) -> dict[str, Any]:
+def with_recorder(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a logger; an earlier version kept the recorder's own ones among them."""
     kept = dict(state)
     if "_checkpoints" not in kept:

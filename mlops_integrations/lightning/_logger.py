@@ -11,6 +11,7 @@ The classes work with ``lightning``, ``pytorch_lightning``, or both: see ``_base
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -96,8 +97,11 @@ class MLOpsLogger(_base.Logger):  # type: ignore[misc]  # our type checks run wi
         """Hyperparameters that came before it is known which run they belong to."""
         self._checkpoints = CheckpointRecorder()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_checkpoints": copy.copy(self._checkpoints)}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(_checkpoints.restored(restored(state)))
+        self.__dict__.update(_checkpoints.with_recorder(restored(state)))
 
     @classmethod
     def _implicit(cls, **options: Any) -> MLOpsLogger:

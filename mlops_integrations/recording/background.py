@@ -6,10 +6,13 @@ finish timeout; a file that is not copied by then stays as the hard link that ho
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
+
+logger: Final = logging.getLogger("mlops_integrations")
 
 Job = TypeVar("Job")
 
@@ -19,7 +22,7 @@ class BackgroundQueue(Generic[Job]):
 
     Args:
         name: the thread's name.
-        do: does one job; must not raise.
+        do: does one job; an exception is reported, and the others go on.
     """
 
     def __init__(self, name: str, do: Callable[[Job], None]) -> None:
@@ -54,7 +57,10 @@ class BackgroundQueue(Generic[Job]):
                     self._changed.notify_all()
                     return
                 job = self._jobs.popleft()
-            self._do(job)
+            try:
+                self._do(job)
+            except Exception:  # an internal error must not keep the other jobs from being done
+                logger.exception("mlops: internal error in %s: the others go on", self._name)
 
 
 Copy: TypeAlias = tuple[Callable[[], None], Callable[[Exception], None]]

@@ -41,7 +41,7 @@ class DeviceValues:
         self._recorder = recorder
         self._number = number
         self._queue = BackgroundQueue("mlops-device-values", self._record)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler of the same thread may log, too
         self._calls: set[Call] = set()
         """Calls under way: neither recorded nor given up."""
         self._under_way = 0
@@ -69,7 +69,8 @@ class DeviceValues:
         with self._lock:
             lost, self._under_way = self._under_way, 0
             self._calls.clear()
-        self._recorder.lose("device value that had not arrived at the end", lost)
+        if lost:
+            self._recorder.lose("device value that had not arrived at the end", lost)
 
     def wait(self, seconds: float) -> bool:
         """Wait until all is recorded; False if ``seconds`` are not enough."""

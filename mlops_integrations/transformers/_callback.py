@@ -138,7 +138,7 @@ class MLOpsCallback(TrainerCallback, ExportableState, TrainerListener):  # type:
         return (main or self._shared) and not self._is_extra
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(_log_recorder.restored(restored(state)))
+        self.__dict__.update(_log_recorder.with_recorder(restored(state)))
         _patches.watch(Trainer)
 
     # -- calls from the wrappers of the Trainer's methods (see _patches) ------------------------------------------

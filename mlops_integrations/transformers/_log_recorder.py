@@ -80,7 +80,7 @@ class LogRecorder:
             logger.warning("mlops: %s is NaN at step %d%s. %s", found, step, why, advice)
 
 
-def restored(state: Mapping[str, Any]) -> dict[str, Any]:
+def with_recorder(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a callback; an earlier version kept the recorder's own ones among them."""
     kept = dict(state)
     if "_logs" not in kept:

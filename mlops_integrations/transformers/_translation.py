@@ -1,4 +1,4 @@
-"""Translates logs and arguments of a Trainer into metrics, parameters and keywords of ``start_run``. Pure."""
+"""Translates logs and arguments of a Trainer into metrics, parameters and keywords of ``start_run``."""
 
 from __future__ import annotations
 

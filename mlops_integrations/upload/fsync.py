@@ -22,7 +22,7 @@ class JournalSync:
     """Syncs the journal files that have grown."""
 
     def __init__(self, directory: RunDirectory) -> None:
-        self._run = directory
+        self._directory = directory
         self._synced: dict[Path, int] = {}
 
     @contextlib.contextmanager
@@ -49,7 +49,7 @@ class JournalSync:
         Raises:
             OSError: the directory can't be read.
         """
-        for path in self._run.journals():
+        for path in self._directory.journals():
             size = path.stat().st_size
             if self._synced.get(path) != size:
                 _sync_content(path)

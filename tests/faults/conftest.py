@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("program"):
         if shutil.which(marker.args[0]) is None:
             pytest.skip(f"needs {marker.args[0]}, which is not on this machine")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes that run the tests, each hands over what it has tried."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = {what: dict(counts) for what, counts in TRIED.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what such a process has tried."""
+    for what, counts in getattr(node, "workeroutput", {}).get("tried", {}).items():
+        TRIED.setdefault(what, Counter()).update(counts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

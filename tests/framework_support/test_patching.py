@@ -115,7 +115,7 @@ def test_a_bug_of_ours_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_it_has_returned() -> None:
-    """TrainerListener after a success, not after a failure; a bug of ours there changes nothing."""
+    """Called after a success, not after a failure; a bug of ours there changes nothing."""
     returned: list[tuple[Any, Any]] = []
 
     def done(subject: Any, result: Any) -> None:

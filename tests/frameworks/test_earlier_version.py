@@ -60,6 +60,29 @@ def test_an_integration(name: str, kind: str, tmp_path: Path) -> None:
     assert again.run.uid == integration.run.uid
 
 
+def test_what_recorded_logs_goes_on() -> None:
+    """Of a Trainer's callback: names, epochs, what was said, and the parameters of each run."""
+    pytest.importorskip("transformers")
+    from mlops_integrations.transformers import _log_recorder
+
+    earlier = {"_raw_names": True, "_prefixes": ["eval", "mine"], "_epoch": (3, 0.5), "_nan_said": True}
+    earlier |= {"_params": {"mlops-1": {"lr": "0.1"}}}
+    today = _log_recorder.with_recorder({"_options": {"params": {"seed": 1}}, "_rank": 0, **earlier})
+    assert set(today) == {"_options", "_rank", "_logs"}
+    assert vars(today["_logs"]) == {**earlier, "_given": frozenset({"seed"})}
+
+
+def test_what_recorded_checkpoints_goes_on() -> None:
+    """Of a Lightning logger: those that are artifacts already."""
+    pytest.importorskip("lightning")
+    from mlops_integrations.lightning import _checkpoints
+
+    recorded = {Path("last.ckpt"): 17}
+    today = _checkpoints.with_recorder({"_fits": True, "_savers": [], "_recorded": recorded})
+    assert set(today) == {"_fits", "_checkpoints"}
+    assert vars(today["_checkpoints"]) == {"_savers": [], "_recorded": recorded}
+
+
 @pytest.fixture
 def earlier_runs(root: Path) -> Path:
     """The root, with the run directories that the checkpoints belong to."""

@@ -4,8 +4,8 @@
 Here the workers are forks of a process that has it already. They run the same application under the same uvicorn, four
 to a server, on one shared socket.
 
-It reads lines of JSON from its standard input, ``{"port": ..., "directory": ..., "environment": {...}}``, and answers
-each with the id of the server's process group.
+It reads lines of JSON from its standard input, ``{"port": ..., "directory": ..., "environment": {...}}`` to start a
+server and ``{"stop": GROUP}`` to end one, and answers each with the id of the server's process group, or the error.
 """
 
 from __future__ import annotations
@@ -18,33 +18,55 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 WORKERS = 4
 """As ``mlflow server`` has by default."""
 
 ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
-"""By such variables ``mlflow server`` tells its workers what it was told."""
+"""The variable by which ``mlflow server`` tells its workers where artifacts belong."""
 
 
 def main() -> None:
-    """Import what a server needs, then start one for each line; at the end of the input all of them end."""
+    """Import what a server needs, then do what each line says; at the end of the input all servers end."""
     os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"  # the application looks for it when it is imported
     os.environ[ROOT] = "mlflow-artifacts:/"
     import mlflow.server.fastapi_app  # noqa: F401
 
-    groups = []
+    running: set[int] = set()
     with tempfile.TemporaryDirectory() as directory:
         made = empty_store(Path(directory))
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: the system takes them away
         for line in sys.stdin:
-            wanted = json.loads(line)
-            groups.append(start(wanted["port"], Path(wanted["directory"]), wanted["environment"], made))
-            print(groups[-1], flush=True)
-    for group in groups:
-        with contextlib.suppress(ProcessLookupError):  # the usual case: it was stopped
+            try:
+                print(json.dumps(carry_out(json.loads(line), made, running)), flush=True)
+            except OSError as error:
+                print(json.dumps(str(error)), flush=True)
+    for group in running:
+        stop(group)
+
+
+def carry_out(wanted: dict[str, Any], store: Path, running: set[int]) -> int:
+    """Start or stop a server; the id of its process group. ``running`` holds no id that may be another's by now."""
+    if "stop" in wanted:
+        group = int(wanted["stop"])
+        stop(group)
+        running.remove(group)
+    else:
+        group = start(wanted["port"], Path(wanted["directory"]), wanted["environment"], store)
+        running.add(group)
+    return group
+
+
+def stop(group: int) -> None:
+    """Kill a server's workers, and wait until they are gone."""
+    with contextlib.suppress(ProcessLookupError):
+        while True:
             os.killpg(group, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def empty_store(directory: Path) -> Path:
@@ -89,7 +111,8 @@ def start(port: int, directory: Path, environment: dict[str, str], store: Path) 
                 finally:  # whatever happens, a worker goes no further than here
                     os._exit(1)
             group = group or pid
-            os.setpgid(pid, group)
+            with contextlib.suppress(ProcessLookupError):  # it has failed at once, and its log says why
+                os.setpgid(pid, group)
     return group
 
 

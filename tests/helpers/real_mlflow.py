@@ -81,9 +81,9 @@ class MlflowServer:
         """Start it, and wait until it answers."""
         if self._options:
             self._process = self._command()
-            self._group = self._process.pid
         else:
-            self._group = self._launched()
+            directory = str(self.directory)
+            self._group = self._ask_launcher(port=self.port, directory=directory, environment=self._environment)
         eventually(self._answers, 240.0)
 
     def _command(self) -> subprocess.Popen[bytes]:
@@ -96,9 +96,9 @@ class MlflowServer:
                 command, cwd=self.directory, env=env, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _launched(self) -> int:
+    def _ask_launcher(self, **wanted: Any) -> int:
         launcher = MlflowServer._launcher
-        if launcher is None:
+        if launcher is None or launcher.poll() is not None:
             program = Path(__file__).with_name("mlflow_launcher.py")
             launcher = MlflowServer._launcher = subprocess.Popen(
                 [_python(), "-W", "ignore", str(program)],
@@ -110,10 +110,11 @@ class MlflowServer:
             )
         assert launcher.stdin is not None
         assert launcher.stdout is not None
-        wanted = {"port": self.port, "directory": str(self.directory), "environment": self._environment}
         launcher.stdin.write(json.dumps(wanted) + "\n")
         launcher.stdin.flush()
-        return int(launcher.stdout.readline())
+        answer = launcher.stdout.readline()
+        assert answer.strip().isdigit(), f"no MLflow server: {answer or 'the launcher has ended'}"
+        return int(answer)
 
     def _answers(self) -> bool:
         try:
@@ -123,21 +124,12 @@ class MlflowServer:
 
     def stop(self) -> None:
         """Stop it and its workers."""
-        if self._group is not None:
-            os.killpg(self._group, signal.SIGKILL)
-            if self._process is None:
-                eventually(self._is_gone)
-            else:
-                self._process.wait()
-            self._process = self._group = None
-
-    def _is_gone(self) -> bool:
-        assert self._group is not None
-        try:
-            os.killpg(self._group, 0)
-        except ProcessLookupError:
-            return True
-        return False
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        elif self._group is not None:
+            self._ask_launcher(stop=self._group)
+        self._process = self._group = None
 
     @property
     def client(self) -> Any:

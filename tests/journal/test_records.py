@@ -69,7 +69,7 @@ def test_round_trip(record: Record) -> None:
 
 @given(st.lists(st.tuples(ANY_TEXT, st.floats(), INT64), min_size=1), ANY_TEXT)
 def test_any_key_and_any_float(items: list[tuple[str, float, int]], text: str) -> None:
-    """Whatever text and float a user hands in can be kept once it is spelled by ``values``."""
+    """Whatever text and float a user hands in can be kept once it is spelled."""
     metrics = values.well_formed(Metrics(1, [(key, records.spell(value), step) for key, value, step in items]))
     tags = values.well_formed(Tags(1, {text: text}))
     assert metrics == parse(frame(metrics)[:-1])

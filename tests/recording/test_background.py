@@ -14,6 +14,7 @@ import pytest
 import mlops_integrations as mlops
 from mlops_integrations.journal.records import Artifact, Record
 from mlops_integrations.recording import artifact_snapshots, background
+from mlops_integrations.recording.background import BackgroundQueue
 
 Read = Callable[[Path], list[Record]]
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -150,3 +151,18 @@ def test_a_forked_child_copies_by_itself(run: Any, held_up: threading.Event) -> 
         background.later(done.set, _raise)
         os._exit(0 if done.wait(10) and background.wait(10) else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_job_that_raises_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """An internal error is reported; the jobs after it are done, and nobody waits in vain."""
+    done: list[int] = []
+
+    def do(job: int) -> None:
+        done.append(10 // job)
+
+    queue = BackgroundQueue("mlops-test", do)
+    for job in (0, 5):
+        queue.add(job)
+    assert queue.wait(10)
+    assert done == [2]
+    assert "internal error in mlops-test" in caplog.text

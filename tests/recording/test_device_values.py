@@ -244,6 +244,24 @@ def test_what_is_no_single_number_is_refused_at_once(device: Device, read: Read)
     assert losses(run, read) == {"metric that is no number": 1}
 
 
+def test_a_log_call_while_a_value_is_recorded(device: Device, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler makes one, in the same thread: both are recorded, and neither waits for the other."""
+    run = mlops.start_run()
+    append = run._recorder.append
+
+    def interrupted(record: Any, *given: Any, **named: Any) -> None:
+        if isinstance(record, Metrics) and record.values[0][0] == "loss":
+            run.log_metrics({"handler": Tensor(device, 1.0)}, step=0)
+        append(record, *given, **named)
+
+    monkeypatch.setattr(run._recorder, "append", interrupted)
+    run.log_metrics({"loss": Tensor(device, 0.5)}, step=0)
+    device.may_work.set()
+    run.finish(timeout=20)
+    assert [("loss", 0.5, 0), ("handler", 1.0, 0)] == points(run, read)
+    assert losses(run, read) == {}
+
+
 def test_by_default_the_log_call_waits(device: Device, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is opt-in: a value under way does not survive the process."""
     monkeypatch.delenv("MLOPS_DEVICE_VALUES")

@@ -42,6 +42,15 @@ def test_names_that_people_call() -> None:
     assert inspect.signature(Run.wait).parameters["timeout"].default == 10.0
 
 
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [("log_metric", "key value step timestamp"), ("log_param", "key value"), ("set_tag", "key value")],
+)
+def test_signatures_that_editors_show(call: str, arguments: str) -> None:
+    """Those of the plain form, though foreign forms are taken too."""
+    assert list(inspect.signature(getattr(Run, call)).parameters) == ["self", *arguments.split()]
+
+
 def test_what_a_run_knows_at_once(run: Run, tmp_path: Path) -> None:
     """Its directory and our own id; nothing of a server."""
     assert run.directory.parent == tmp_path / "mlops_runs"
