@@ -128,9 +128,9 @@ def frameworks(session: nox.Session, versions: str) -> None:
     """Real trainings through every integration, and the examples; all frameworks in one environment."""
     install_frameworks(session, versions)
     left_out = OF_MANY_PROCESSES if versions == "oldest" and os.environ.get("CI") else ()
-    session.run(
-        "pytest", *SIDE_BY_SIDE, "tests/frameworks", *left_out, *session.posargs, env=server_environment(session)
-    )
+    patient = "--timeout=900"  # where each of several processes imports for a quarter of a minute
+    env = server_environment(session)
+    session.run("pytest", *SIDE_BY_SIDE, patient, "tests/frameworks", *left_out, *session.posargs, env=env)
 
 
 @nox.session

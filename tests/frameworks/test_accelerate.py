@@ -186,7 +186,7 @@ def test_several_processes_are_one_run(recorded: Read, tmp_path: Path, root: Pat
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(how="pass", end="accelerator.end_training()"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert 0 == done.returncode, done.stderr
     (directory,) = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
     run = recorded(directory)

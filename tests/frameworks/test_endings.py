@@ -63,7 +63,7 @@ def train(warm: WarmPython, framework: str, way: str, ending: str, place: Path, 
     env |= {"WAY": way, "ENDING": ending} | variables
     if (way, ending) in FRESH:
         done = subprocess.run(
-            [sys.executable, script], cwd=directory, env=env, capture_output=True, text=True, timeout=250, check=False
+            [sys.executable, script], cwd=directory, env=env, capture_output=True, text=True, timeout=600, check=False
         )
     else:
         done = warm.run(script, cwd=directory, env=env)

@@ -61,7 +61,7 @@ def without_us(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
             script = tmp_path_factory.mktemp("plain") / "train.py"
             script.write_text(SCRIPT.format(how=how))
             done = subprocess.run(
-                [sys.executable, str(script), "plain"], capture_output=True, text=True, timeout=200, check=False
+                [sys.executable, str(script), "plain"], capture_output=True, text=True, timeout=600, check=False
             )
             known[how] = done.returncode, lines(done.stderr, script)
         return known[how]

@@ -58,7 +58,7 @@ def launch(tmp_path: Path, failing: str = "none", **options: Any) -> subprocess.
         str(script),
         failing,
     ]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
 
 
 def only_run(recorded: Read, root: Path) -> Any:

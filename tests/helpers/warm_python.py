@@ -42,7 +42,7 @@ class WarmPython:
         assert self._program.stdout.readline() == b"ready\n", f"{modules} could not be imported"
 
     def run(
-        self, script: Path, *arguments: str, cwd: Path, env: Mapping[str, str], timeout: float = 250.0
+        self, script: Path, *arguments: str, cwd: Path, env: Mapping[str, str], timeout: float = 600.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a script to its end, as ``subprocess.run`` does; several threads may do so at once."""
         with tempfile.TemporaryDirectory(dir=self._directory.name) as streams, socket.socket(socket.AF_UNIX) as asked:
